@@ -1,0 +1,28 @@
+"""Slim vision backbones: pruning, artifacts, and what they cost.
+
+    import compress
+    net = compress.create_backbone("resnet18", weights="imagenet")
+    slim = compress.prune(net, ratio=0.5)
+    compress.save(slim, "resnet18-p50.safetensors")
+"""
+
+from compress.architectures import ARCHITECTURES
+from compress.artifact import load_backbone, save
+from compress.backbone import Backbone, create_backbone
+from compress.cost import Cost, cost_of
+from compress.errors import CompressError
+from compress.importance import METHODS
+from compress.pruning import prune
+
+__all__ = [
+    "ARCHITECTURES",
+    "METHODS",
+    "Backbone",
+    "CompressError",
+    "Cost",
+    "cost_of",
+    "create_backbone",
+    "load_backbone",
+    "prune",
+    "save",
+]

@@ -1,0 +1,87 @@
+"""The registry of architectures: which factory builds them and where PatchCore taps them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from compress.errors import CompressError, unknown
+from compress.networks import FACTORIES, Factory, timm_factory
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A parent network. `taps` are the stages at stride 8 and 16; mean and std are of RGB in [0, 1]."""
+
+    name: str
+    factory_name: str
+    model: str
+    taps: tuple[str, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    size: int = 224
+
+    @property
+    def factory(self) -> Factory:
+        return FACTORIES[self.factory_name]
+
+
+def _torchvision(name: str, *taps: str) -> Architecture:
+    return Architecture(name, "torchvision", name, taps)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        _torchvision("resnet18", "layer2", "layer3"),
+        _torchvision("resnet34", "layer2", "layer3"),
+        _torchvision("resnet50", "layer2", "layer3"),
+        _torchvision("wide_resnet50_2", "layer2", "layer3"),
+        _torchvision("mobilenet_v3_small", "features.3", "features.8"),
+        _torchvision("mobilenet_v3_large", "features.6", "features.12"),
+        Architecture(
+            "efficientnet_lite0",
+            "timm",
+            "tf_efficientnet_lite0",
+            ("blocks.2", "blocks.4"),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+    )
+}
+
+
+@functools.lru_cache(maxsize=64)
+def find_architecture(name: str) -> Architecture:
+    """The registered architecture `name`, else timm's network of that name.
+
+    Raises:
+        CompressError: nobody knows `name`, or its features are not maps at strides 8 and 16.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    import timm
+
+    known = timm.list_models()
+    # "model.tag" names a set of weights of `model`; a path or a hub address is never a name.
+    if not timm.is_model(name) or "/" in name or ":" in name:
+        raise unknown("architecture", name, [*ARCHITECTURES, *known], "compress backbones lists them")
+    config = timm.get_pretrained_cfg(name)
+    network = timm_factory.build(name)
+    if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
+        raise CompressError(f"architecture {name!r} gives no feature maps in timm: choose a convolutional network")
+    stride_of = dict(zip(timm_factory.stages(name, network), timm_factory.reductions(network), strict=True))
+    taps = tuple(_last_at(stride, stride_of) for stride in (8, 16) if stride in stride_of.values())
+    if len(taps) < 2:
+        raise CompressError(
+            f"architecture {name!r} has feature maps at strides {sorted(set(stride_of.values()))}; "
+            "strides 8 and 16 are needed: choose another"
+        )
+    return Architecture(name, "timm", name, taps, tuple(config.mean), tuple(config.std))
+
+
+def _last_at(stride: int, stride_of: dict[str, int]) -> str:
+    return [stage for stage, reduction in stride_of.items() if reduction == stride][-1]

@@ -1,0 +1,194 @@
+"""The backbone: an image batch in, a list of feature maps out, and nothing run past the last tap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.architectures import Architecture, find_architecture
+from compress.errors import CompressError
+from compress.networks import State
+from compress.resize import Shapes, resize, shapes_of
+from compress.weights import WeightsOrigin, fetch_weights, fit_to
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How a backbone was slimmed.
+
+    `kept` maps each pruned layer to the indices, in the dense parent, of the output channels that stayed.
+    `tail_shapes` are the shapes of the classification network's tensors past the last tap: the
+    detector never runs those layers and the file does not hold them, but their size is counted.
+    """
+
+    method: str
+    ratio: float
+    scope: str
+    seed: int
+    recover: str
+    kept: Mapping[str, Sequence[int]]
+    tail_shapes: Shapes
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Everything about a backbone but its tensors. `pruning` is None for a dense one."""
+
+    arch: str
+    taps: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    weights: WeightsOrigin
+    pruning: Pruning | None = None
+
+
+class FeatureInfo:
+    """What the maps look like, in timm's `features_only` terms."""
+
+    def __init__(self, names: Sequence[str], channels: Sequence[int], reductions: Sequence[int]) -> None:
+        self._names, self._channels, self._reductions = list(names), list(channels), list(reductions)
+
+    def module_name(self) -> list[str]:
+        """The tapped stages."""
+        return list(self._names)
+
+    def channels(self) -> list[int]:
+        """Channels C_i of each map."""
+        return list(self._channels)
+
+    def reduction(self) -> list[int]:
+        """Stride of each map, in input pixels."""
+        return list(self._reductions)
+
+
+class Backbone(nn.Module):
+    """A network cut behind its last tap.
+
+    Calling it with a float batch (N, 3, H, W), normalised with `mean` and `std`, gives a list of maps
+    (N, C_i, H_i, W_i), one per tap, shallow first. `trunk` holds the parameters under the parent's names.
+    """
+
+    def __init__(self, spec: BackboneSpec, trunk: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.trunk = trunk
+        self._run = find_architecture(spec.arch).factory.run
+        self.feature_info = self._measure()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self._run(self.trunk, x, self.spec.taps)
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Mean of RGB in [0, 1] that inputs are normalised with."""
+        return self.spec.mean
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Standard deviation of RGB in [0, 1] that inputs are normalised with."""
+        return self.spec.std
+
+    @torch.no_grad()
+    def _measure(self) -> FeatureInfo:
+        training = self.training
+        side = 128  # enough for stride 32, and quick
+        maps = self.eval()(torch.zeros(1, 3, side, side))
+        self.train(training)
+        # Networks without padding give slightly smaller maps: the stride is the nearest power of two.
+        reductions = [2 ** round(math.log2(side / feature_map.shape[-1])) for feature_map in maps]
+        return FeatureInfo(self.spec.taps, [feature_map.shape[1] for feature_map in maps], reductions)
+
+
+def create_backbone(
+    name: str,
+    *,
+    weights: str = "auto",
+    taps: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """A dense backbone in evaluation mode.
+
+    Args:
+        name: a registered architecture, or any timm network with feature maps at strides 8 and 16.
+        weights: `auto` (what this machine has, without a download: the official ImageNet weights in the
+            local cache, else `offline`), `imagenet` (the same, downloaded if need be), `offline` (out of
+            an installed Python package), `none` (random), or a `.safetensors` / `.pth` file.
+        taps: the stages whose maps are returned; by default the last ones at strides 8 and 16.
+        seed: of the random weights.
+
+    Raises:
+        CompressError: unknown name or tap, or weights that cannot be had or do not fit.
+    """
+    architecture = find_architecture(name)
+    parent = _build(architecture, seed)
+    chosen = _ordered(architecture, parent, taps)
+    trunk = architecture.factory.truncate(architecture.model, parent, chosen)
+    fetched = fetch_weights(architecture, weights)
+    if fetched.state is not None:
+        trunk.load_state_dict(fit_to(trunk, fetched))
+    spec = BackboneSpec(
+        name, chosen, architecture.mean, architecture.std, architecture.size, fetched.origin(seed)
+    )
+    return Backbone(spec, trunk).eval()
+
+
+def assemble(spec: BackboneSpec, state: State) -> Backbone:
+    """A backbone of the given spec and tensors: the parent's trunk, resized to the tensors, loaded strictly.
+
+    Raises:
+        CompressError: the tensors are not a slimming of the parent.
+    """
+    architecture = find_architecture(spec.arch)
+    parent = _build(architecture, seed=0)
+    trunk = architecture.factory.truncate(architecture.model, parent, _ordered(architecture, parent, spec.taps))
+    resize(trunk, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    try:
+        trunk.load_state_dict(state)
+        return Backbone(spec, trunk).eval()
+    except RuntimeError as error:  # torch lists every missing and unexpected name
+        raise CompressError(f"the tensors do not make a {spec.arch}: {_one_line(error)}") from error
+
+
+def whole_network(backbone: Backbone) -> nn.Module:
+    """The classification network that `backbone` is the front of, in evaluation mode, as a new module.
+
+    Layers up to the last tap hold the backbone's weights. The rest, which no detector runs and no
+    file holds, have their slimmed shapes and random values.
+    """
+    spec = backbone.spec
+    network = _build(find_architecture(spec.arch), seed=0)
+    trunk_state = backbone.trunk.state_dict()
+    tail = spec.pruning.tail_shapes if spec.pruning else {}
+    resize(network, {**tail, **shapes_of(backbone.trunk)})
+    network.load_state_dict({**network.state_dict(), **trunk_state})
+    return network.eval()
+
+
+def _build(architecture: Architecture, seed: int) -> nn.Module:
+    # Building draws random weights; the caller's generator is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture.factory.build(architecture.model)
+
+
+def _ordered(architecture: Architecture, network: nn.Module, taps: Sequence[str] | None) -> tuple[str, ...]:
+    """The taps, shallow first."""
+    if taps is None:
+        return architecture.taps
+    stages = architecture.factory.stages(architecture.model, network)
+    for tap in taps:
+        if tap not in stages:
+            raise CompressError(f"{architecture.name} has no stage {tap!r} to tap: choose from {', '.join(stages)}")
+    if not taps:
+        raise CompressError(f"no taps given: choose from {', '.join(stages)}")
+    return tuple(stage for stage in stages if stage in taps)
+
+
+def _one_line(error: Exception, limit: int = 300) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[:limit] + " ..."

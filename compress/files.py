@@ -1,0 +1,80 @@
+"""Files that are either written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from compress.errors import CompressError
+
+
+def require_writable(path: str | os.PathLike[str]) -> Path:
+    """Check before any work that `path` can be written; makes no file.
+
+    Raises:
+        CompressError: the folder is missing or read-only, or `path` is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise CompressError(f"cannot write {target}: it is a folder; name a file in it")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise CompressError(f"cannot write {target}: the folder {folder} does not exist; create it")
+    if not os.access(folder, os.W_OK):
+        raise CompressError(f"cannot write {target}: no permission to write in {folder}")
+    return target
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well.
+
+    The content is flushed to the disk before the rename, so that after a crash or a kill
+    `path` holds either the old content or the whole new one.
+
+    Raises:
+        CompressError: `path` cannot be written.
+    """
+    target = require_writable(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.absolute().parent)
+    except OSError as error:
+        raise CompressError(f"cannot write {target}: {error.strerror}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise CompressError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    # mkstemp makes private files; the result should have the permissions of any other file.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,43 @@
+"""Where networks come from: one file per factory (torchvision, timm), all with the same five functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from compress.networks import timm_factory, torchvision_factory
+
+State = dict[str, Tensor]
+
+
+class Factory(Protocol):
+    """What a factory module offers. `model` is the factory's own name of an architecture."""
+
+    def build(self, model: str) -> nn.Module:
+        """The whole classification network with fresh random weights."""
+
+    def stages(self, model: str, network: nn.Module) -> list[str]:
+        """Names of the modules that can be tapped, shallow first."""
+
+    def truncate(self, model: str, network: nn.Module, taps: Sequence[str]) -> nn.Module:
+        """The trunk: `network` up to its last tap, parameters under their own names. Takes `network` apart."""
+
+    def run(self, trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """Feature maps of shape (N, C_i, H_i, W_i), one per tap, shallow first."""
+
+    def classifier(self, network: nn.Module) -> nn.Module:
+        """The last layer, whose outputs are the classes and so never pruned."""
+
+    def cached_weights(self, model: str) -> State | None:
+        """The official ImageNet weights if this machine has them already; reads the disk only."""
+
+    def download_weights(self, model: str) -> State:
+        """The official ImageNet weights, from the network. Raises OSError where it cannot be reached."""
+
+
+FACTORIES: dict[str, Factory] = {
+    "torchvision": torchvision_factory,
+    "timm": timm_factory,
+}

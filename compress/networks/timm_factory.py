@@ -1,0 +1,71 @@
+"""Any timm network with `forward_intermediates`: timm's own way to run up to a feature map and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+def build(model: str) -> nn.Module:
+    network: nn.Module = timm.create_model(model, pretrained=False)
+    return network
+
+
+def stages(model: str, network: nn.Module) -> list[str]:
+    return [info["module"] for info in _feature_info(network)]
+
+
+def reductions(network: nn.Module) -> list[int]:
+    """Stride of each stage, in input pixels."""
+    return [info["reduction"] for info in _feature_info(network)]
+
+
+def truncate(model: str, network: nn.Module, taps: Sequence[str]) -> nn.Module:
+    names = stages(model, network)
+    indices = [names.index(tap) for tap in taps]
+    network.prune_intermediate_layers(indices, prune_norm=True, prune_head=True)  # type: ignore[operator]
+    network.stage_names = names  # type: ignore[assignment]  # timm forgets the names of the layers it drops
+    return network
+
+
+def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
+    names: list[str] = trunk.stage_names  # type: ignore[assignment]
+    indices = [names.index(tap) for tap in taps]
+    maps: list[Tensor] = trunk.forward_intermediates(  # type: ignore[operator]
+        x, indices=indices, norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
+    )
+    return maps
+
+
+def classifier(network: nn.Module) -> nn.Module:
+    layer: nn.Module = network.get_classifier()  # type: ignore[operator]
+    return layer
+
+
+def cached_weights(model: str) -> dict[str, Tensor] | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(_hub_id(model), "model.safetensors")
+    return load_file(file) if isinstance(file, str) else None
+
+
+def download_weights(model: str) -> dict[str, Tensor]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
+
+    # Its retries print a line each; the one error that is raised in the end says it all.
+    logging.set_verbosity_error()
+    return load_file(hf_hub_download(_hub_id(model), "model.safetensors"))
+
+
+def _feature_info(network: nn.Module) -> list[dict[str, object]]:
+    info = network.feature_info
+    return info if isinstance(info, list) else info.info  # type: ignore[return-value,union-attr]
+
+
+def _hub_id(model: str) -> str:
+    hub_id: str = timm.get_pretrained_cfg(model).hf_hub_id
+    return hub_id

@@ -1,0 +1,85 @@
+"""ResNets and MobileNetV3 from torchvision: networks whose front is a plain chain of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+_RESNET_CHAIN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+class Chain(nn.Module):
+    """Modules that run one after another, each under the dotted name it has in its parent network."""
+
+    def __init__(self, parent: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for name in names:
+            *path, leaf = name.split(".")
+            container: nn.Module = self
+            for part in path:
+                if not hasattr(container, part):
+                    container.add_module(part, nn.Module())
+                container = getattr(container, part)
+            container.add_module(leaf, parent.get_submodule(name))
+
+    def forward(self, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """Feature maps behind the modules named in `taps`."""
+        maps = []
+        for name in self.names:
+            x = self.get_submodule(name)(x)
+            if name in taps:
+                maps.append(x)
+        return maps
+
+
+def build(model: str) -> nn.Module:
+    network: nn.Module = torchvision.models.get_model(model, weights=None)
+    return network
+
+
+def stages(model: str, network: nn.Module) -> list[str]:
+    return [name for name in _chain(network) if name not in ("conv1", "bn1", "maxpool")]
+
+
+def truncate(model: str, network: nn.Module, taps: Sequence[str]) -> nn.Module:
+    chain = _chain(network)
+    last = max(chain.index(tap) for tap in taps)
+    return Chain(network, chain[: last + 1])
+
+
+def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
+    maps: list[Tensor] = trunk(x, taps)
+    return maps
+
+
+def classifier(network: nn.Module) -> nn.Module:
+    return network.fc if isinstance(network, torchvision.models.ResNet) else network.classifier[-1]  # type: ignore[return-value,index]
+
+
+def cached_weights(model: str) -> dict[str, Tensor] | None:
+    file = Path(torch.hub.get_dir(), "checkpoints", _url(model).rsplit("/", 1)[-1])
+    if not file.is_file():
+        return None
+    return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+
+def download_weights(model: str) -> dict[str, Tensor]:
+    # The official files are pickles of plain tensors; weights_only never runs their code.
+    return torch.hub.load_state_dict_from_url(_url(model), map_location="cpu", check_hash=True, weights_only=True)
+
+
+def _chain(network: nn.Module) -> tuple[str, ...]:
+    if isinstance(network, torchvision.models.ResNet):
+        return _RESNET_CHAIN
+    return tuple(f"features.{name}" for name, _ in network.features.named_children())  # type: ignore[union-attr,operator]
+
+
+def _url(model: str) -> str:
+    # V1 everywhere: the weights that the PatchCore literature reports with.
+    url: str = torchvision.models.get_model_weights(model)["IMAGENET1K_V1"].url
+    return url
