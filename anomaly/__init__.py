@@ -1,1 +1,29 @@
-"""x"""
+"""PatchCore on any backbone that returns a list of feature maps: datasets, detector, metrics.
+
+import anomaly
+detector = anomaly.PatchCore(net, mean=net.mean, std=net.std).fit(category.train)
+prediction = detector.predict(batch)
+"""
+
+from anomaly.datasets import DATASETS, LAYOUTS, fingerprint, open_dataset
+from anomaly.datasets.sample import Category, Sample
+from anomaly.errors import AnomalyError
+from anomaly.metrics import Metrics, aupro, auroc, evaluate_scores, f1_max
+from anomaly.patchcore import PatchCore, Prediction
+
+__all__ = [
+    "DATASETS",
+    "LAYOUTS",
+    "AnomalyError",
+    "Category",
+    "Metrics",
+    "PatchCore",
+    "Prediction",
+    "Sample",
+    "aupro",
+    "auroc",
+    "evaluate_scores",
+    "f1_max",
+    "fingerprint",
+    "open_dataset",
+]

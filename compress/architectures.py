@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.errors import CompressError, unknown
@@ -80,7 +81,13 @@ def find_architecture(name: str) -> Architecture:
             f"architecture {name!r} has feature maps at strides {sorted(set(stride_of.values()))}; "
             "strides 8 and 16 are needed: choose another"
         )
-    return Architecture(name, "timm", name, taps, tuple(config.mean), tuple(config.std))
+    mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
+    return Architecture(name, "timm", name, taps, _three(mean), _three(std))
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 def _last_at(stride: int, stride_of: dict[str, int]) -> str:

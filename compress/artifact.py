@@ -52,7 +52,9 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
     header, state = _read(file)
     found = header.get("format", "")
     if not found.startswith("prunecore/"):
-        raise CompressError(f"{file} is no prunecore artifact: plain weights are given with --arch NAME --weights {file}")
+        raise CompressError(
+            f"{file} is no prunecore artifact: plain weights are given with --arch NAME --weights {file}"
+        )
     if found != FORMAT:
         raise CompressError(f"{file} has format {found}, this version reads {FORMAT}: upgrade prunecore")
     description = header.get("backbone", "")
@@ -110,12 +112,15 @@ def _parse(description: dict[str, Any]) -> BackboneSpec:
     mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError("mean and std need three values, std above 0")
+    size = int(description["size"])
+    if not 32 <= size <= 4096:
+        raise ValueError(f"size {size} is outside 32 to 4096 pixels")
     return BackboneSpec(
         arch=str(description["arch"]),
         taps=tuple(str(tap) for tap in description["taps"]),
         mean=mean,
         std=std,
-        size=int(description["size"]),
+        size=size,
         weights=WeightsOrigin(**description["weights"]),
         pruning=None if pruning is None else Pruning(**pruning),
     )

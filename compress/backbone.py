@@ -131,9 +131,7 @@ def create_backbone(
     fetched = fetch_weights(architecture, weights)
     if fetched.state is not None:
         trunk.load_state_dict(fit_to(trunk, fetched))
-    spec = BackboneSpec(
-        name, chosen, architecture.mean, architecture.std, architecture.size, fetched.origin(seed)
-    )
+    spec = BackboneSpec(name, chosen, architecture.mean, architecture.std, architecture.size, fetched.origin(seed))
     return Backbone(spec, trunk).eval()
 
 
@@ -167,6 +165,15 @@ def whole_network(backbone: Backbone) -> nn.Module:
     resize(network, {**tail, **shapes_of(backbone.trunk)})
     network.load_state_dict({**network.state_dict(), **trunk_state})
     return network.eval()
+
+
+def dense_widths(backbone: Backbone) -> dict[str, int]:
+    """Output channels that each convolution or linear layer of the trunk has in the dense parent."""
+    parent = _build(find_architecture(backbone.spec.arch), seed=0)
+    state = parent.state_dict()
+    kinds = (nn.Conv2d, nn.Linear)
+    layers = [name for name, layer in backbone.trunk.named_modules() if isinstance(layer, kinds)]
+    return {name: state[f"{name}.weight"].shape[0] for name in layers}
 
 
 def _build(architecture: Architecture, seed: int) -> nn.Module:

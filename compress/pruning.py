@@ -112,8 +112,9 @@ def _kept(removed: Mapping[str, Sequence[int]], backbone: Backbone) -> dict[str,
     """Kept output channels per pruned layer, as indices into the dense parent."""
     before = dict(backbone.spec.pruning.kept) if backbone.spec.pruning else {}
     kept = {name: list(indices) for name, indices in before.items()}
+    state = backbone.trunk.state_dict()
     for name, channels in removed.items():
-        width = backbone.trunk.get_submodule(name).weight.shape[0]  # type: ignore[index,union-attr]
+        width = state[f"{name}.weight"].shape[0]
         parents = before.get(name, range(width))
         gone = set(channels)
         kept[name] = [parents[index] for index in range(width) if index not in gone]

@@ -130,7 +130,9 @@ def _offline(architecture: Architecture) -> Fetched:
     # The package names its layers otherwise, but lists them in the order of timm's network.
     own = architecture.factory.build(architecture.model).state_dict()
     if [tensor.shape for tensor in packaged] != [tensor.shape for tensor in own.values()]:
-        raise CompressError(f"{file.name} does not fit {OFFLINE_ARCH}: pip install --force-reinstall 'prunecore[offline]'")
+        raise CompressError(
+            f"{file.name} does not fit {OFFLINE_ARCH}: pip install --force-reinstall 'prunecore[offline]'"
+        )
     return Fetched("offline", dict(zip(own, packaged, strict=True)), sha256_of_file(file))
 
 

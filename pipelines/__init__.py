@@ -1,1 +1,1 @@
-"""x"""
+"""Wires compress, anomaly and reports together, behind the command line."""

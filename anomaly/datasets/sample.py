@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from anomaly.errors import AnomalyError
 
 GOOD = "good"
+TRAIN_SHARE = 0.7
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,12 +32,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """One object or surface: good images to learn from, good and defective ones to be judged on."""
+    """One object or surface: good images to learn from, good and defective ones to be judged on.
+
+    Raises:
+        AnomalyError: no images to train or to test with, or masks for some defective images and not for others.
+    """
 
     dataset: str
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        for split, samples in (("train", self.train), ("test", self.test)):
+            if not samples:
+                raise AnomalyError(f"{self.dataset}/{self.name} has no {split} images: add some")
+        unmasked = [sample.image for sample in self.test if sample.is_defective and sample.mask is None]
+        if unmasked and any(sample.mask for sample in self.test):
+            raise AnomalyError(
+                f"{self.dataset}/{self.name}: {len(unmasked)} defective images have no mask while others have, "
+                f"{unmasked[0]} first: add theirs or remove all masks"
+            )
 
     @property
     def has_masks(self) -> bool:
@@ -40,3 +64,14 @@ class Category:
     def is_two_sided(self) -> bool:
         """Whether the test split holds both good and defective images, without which no AUROC exists."""
         return len({sample.is_defective for sample in self.test}) == 2
+
+
+def split_good(samples: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """A fixed random 70 % to train with and the rest to test with, for datasets without a split of their own.
+
+    The split does not follow the run's seed: results on one dataset stay comparable.
+    """
+    order = np.random.default_rng(0).permutation(len(samples))
+    cut = min(max(round(len(samples) * TRAIN_SHARE), 1), len(samples) - 1)
+    train, test = sorted(order[:cut]), sorted(order[cut:])
+    return tuple(samples[index] for index in train), tuple(samples[index] for index in test)

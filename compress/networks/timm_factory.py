@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 from safetensors.torch import load_file
@@ -48,7 +49,8 @@ def classifier(network: nn.Module) -> nn.Module:
 def cached_weights(model: str) -> dict[str, Tensor] | None:
     from huggingface_hub import try_to_load_from_cache
 
-    file = try_to_load_from_cache(_hub_id(model), "model.safetensors")
+    repository = _hub_id(model)
+    file = try_to_load_from_cache(repository, "model.safetensors") if repository else None
     return load_file(file) if isinstance(file, str) else None
 
 
@@ -56,16 +58,20 @@ def download_weights(model: str) -> dict[str, Tensor]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import logging
 
+    repository = _hub_id(model)
+    if repository is None:
+        raise FileNotFoundError(f"timm names no weights for {model}")
     # Its retries print a line each; the one error that is raised in the end says it all.
-    logging.set_verbosity_error()
-    return load_file(hf_hub_download(_hub_id(model), "model.safetensors"))
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    return load_file(hf_hub_download(repository, "model.safetensors"))
 
 
-def _feature_info(network: nn.Module) -> list[dict[str, object]]:
-    info = network.feature_info
-    return info if isinstance(info, list) else info.info  # type: ignore[return-value,union-attr]
+def _feature_info(network: nn.Module) -> list[dict[str, Any]]:
+    info: Any = network.feature_info
+    described: list[dict[str, Any]] = info if isinstance(info, list) else info.info
+    return described
 
 
-def _hub_id(model: str) -> str:
-    hub_id: str = timm.get_pretrained_cfg(model).hf_hub_id
-    return hub_id
+def _hub_id(model: str) -> str | None:
+    config = timm.get_pretrained_cfg(model)
+    return config.hf_hub_id if config else None

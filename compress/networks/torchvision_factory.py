@@ -76,7 +76,7 @@ def download_weights(model: str) -> dict[str, Tensor]:
 def _chain(network: nn.Module) -> tuple[str, ...]:
     if isinstance(network, torchvision.models.ResNet):
         return _RESNET_CHAIN
-    return tuple(f"features.{name}" for name, _ in network.features.named_children())  # type: ignore[union-attr,operator]
+    return tuple(f"features.{name}" for name, _ in network.features.named_children())  # type: ignore[union-attr]
 
 
 def _url(model: str) -> str:

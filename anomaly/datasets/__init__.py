@@ -1,0 +1,93 @@
+"""The registry of datasets: those with a name, and the folder layouts that are told apart by looking."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomaly.datasets.elpv import read_elpv
+from anomaly.datasets.folder import is_plain_folder, read_folder
+from anomaly.datasets.generated import read_generated
+from anomaly.datasets.mvtec import is_mvtec, read_mvtec
+from anomaly.datasets.sample import Category
+from anomaly.errors import AnomalyError
+from anomaly.progress import Track, quiet
+
+
+@dataclass(frozen=True)
+class Named:
+    """A dataset with a name. `read(cache, track)` may make files in `cache`."""
+
+    read: Callable[[Path, Track], list[Category]]
+    summary: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder layout."""
+
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], list[Category]]
+    summary: str
+
+
+DATASETS: dict[str, Named] = {
+    "generated": Named(read_generated, "four synthetic surfaces with exact masks, made here from a seed"),
+    "elpv": Named(
+        lambda cache, track: read_elpv(), "2,624 solar cells, image labels only (pip install 'prunecore[elpv]')"
+    ),
+}
+
+LAYOUTS: dict[str, Layout] = {
+    "mvtec": Layout(is_mvtec, read_mvtec, "CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND"),
+    "folder": Layout(is_plain_folder, read_folder, "good/, bad/ and, if there are masks, masks/"),
+}
+
+
+def open_dataset(name: str, *, cache: Path, only: Sequence[str] = (), track: Track = quiet) -> list[Category]:
+    """The categories of a named dataset or of a folder.
+
+    Args:
+        name: a name in `DATASETS`, or a folder in one of `LAYOUTS`.
+        cache: where a generated dataset is kept; made on demand.
+        only: names of the categories wanted; all by default.
+
+    Raises:
+        AnomalyError: no such dataset or category, or a folder in no known layout.
+    """
+    categories = DATASETS[name].read(cache, track) if name in DATASETS else _read_folder(Path(name))
+    by_name = {category.name: category for category in categories}
+    for wanted in only:
+        if wanted not in by_name:
+            raise AnomalyError(f"{name} has no category {wanted!r}: choose from {', '.join(by_name)}")
+    return [category for category in categories if not only or category.name in only]
+
+
+def fingerprint(category: Category) -> str:
+    """SHA-256 over kind, name and bytes of every file of the category, in order."""
+    digest = hashlib.sha256()
+    for split, samples in (("train", category.train), ("test", category.test)):
+        for sample in samples:
+            for file in filter(None, (sample.image, sample.mask)):
+                try:
+                    content = file.read_bytes()
+                except OSError as error:
+                    raise AnomalyError(f"cannot read {file}: {error.strerror}") from error
+                digest.update(f"{split}/{sample.kind}/{file.name}/{len(content)}".encode())
+                digest.update(content)
+    return digest.hexdigest()
+
+
+def _read_folder(folder: Path) -> list[Category]:
+    if not folder.is_dir():
+        near = difflib.get_close_matches(str(folder), DATASETS, n=1, cutoff=0.5)
+        guess = f"did you mean {near[0]}?" if near else f"named datasets are {', '.join(DATASETS)}"
+        raise AnomalyError(f"no dataset {str(folder)!r}, and no folder of that name: {guess}")
+    for layout in LAYOUTS.values():
+        if layout.matches(folder):
+            return layout.read(folder)
+    layouts = "; ".join(f"{name}: {layout.summary}" for name, layout in LAYOUTS.items())
+    raise AnomalyError(f"{folder} is in no known layout. {layouts}")

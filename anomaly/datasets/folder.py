@@ -1,0 +1,40 @@
+"""A plain folder: good/ and bad/ images, and masks/ for the bad ones if there are any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomaly.datasets.sample import GOOD, Category, Sample, split_good
+from anomaly.errors import AnomalyError
+from anomaly.images import list_images
+
+BAD = "bad"
+MASKS = "masks"
+
+
+def is_plain_folder(folder: Path) -> bool:
+    """Whether `folder` has this layout."""
+    return (folder / GOOD).is_dir()
+
+
+def read_folder(folder: Path) -> list[Category]:
+    """The one category in `folder`. Of the good images a fixed random 70 % train, the rest and all of bad/ test.
+
+    Masks lie in masks/ under the bad image's name, as `NAME.png` or `NAME_mask.png`: for all or for none.
+
+    Raises:
+        AnomalyError: fewer than two good images.
+    """
+    good = [Sample(image, GOOD) for image in list_images(folder / GOOD)]
+    if len(good) < 2:
+        raise AnomalyError(f"{folder / GOOD} holds {len(good)} images: at least 2 are needed, to train and to test")
+    bad = list_images(folder / BAD) if (folder / BAD).is_dir() else []
+    train, held_out = split_good(good)
+    defective = (Sample(image, BAD, _mask_of(folder, image)) for image in bad)
+    name = folder.resolve().name
+    return [Category(name, name, train, (*held_out, *defective))]
+
+
+def _mask_of(folder: Path, image: Path) -> Path | None:
+    candidates = (folder / MASKS / f"{image.stem}.png", folder / MASKS / f"{image.stem}_mask.png")
+    return next((file for file in candidates if file.is_file()), None)

@@ -1,0 +1,132 @@
+"""One backbone on one category: fit PatchCore on the good images, judge it on the test split, tell the cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anomaly import Category, PatchCore, evaluate_scores, fingerprint
+from anomaly.datasets.sample import Sample
+from anomaly.images import load_batches, load_image, load_mask
+from anomaly.patchcore import BATCH
+from anomaly.progress import Track, quiet
+from anomaly.timing import time_stages
+from compress import Backbone, cost_of, save
+from compress.artifact import versions
+from pipelines import machine
+from pipelines.results import Row
+from reports import Examples
+
+EXAMPLE_KINDS = 4  # kinds of defect shown per category, besides one good image
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """How PatchCore is fitted, and whether its stages are timed."""
+
+    coreset: float = 0.01
+    bank_size: int | None = None
+    seed: int = 0
+    timing: bool = False
+
+
+def evaluate(
+    backbone: Backbone,
+    category: Category,
+    settings: DetectorSettings,
+    *,
+    command: str,
+    track: Track = quiet,
+) -> tuple[Row, Examples]:
+    """The row of results of `backbone` on `category`, and pictures to look at.
+
+    The anomaly maps of the whole test split are held until the metrics are known: images x 224 x 224 x 4 bytes.
+    """
+    machine.restart_peak()
+    detector = PatchCore(
+        backbone,
+        mean=backbone.mean,
+        std=backbone.std,
+        coreset=settings.coreset,
+        bank_size=settings.bank_size,
+        seed=settings.seed,
+    ).fit(category.train, track=track)
+    steps = -(-len(category.test) // BATCH)
+    predictions = [detector.predict(batch) for batch in track(load_batches(category.test, BATCH), "test", steps)]
+    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
+    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+    labels = np.array([sample.is_defective for sample in category.test])
+    masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
+    metrics = evaluate_scores(labels, scores, masks, maps)
+    times = time_stages(detector, load_image(category.test[0].image)) if settings.timing else None
+    pruning = backbone.spec.pruning
+    row = Row(
+        arch=backbone.spec.arch,
+        method=pruning.method if pruning else "none",
+        ratio=pruning.ratio if pruning else 0.0,
+        scope=pruning.scope if pruning else "none",
+        recover=pruning.recover if pruning else "none",
+        precision="fp32",
+        dataset=category.dataset,
+        category=category.name,
+        seed=settings.seed,
+        **dataclasses.asdict(cost_of(backbone)),
+        file_bytes=file_bytes(backbone),
+        bank_size=len(detector.bank),
+        **dataclasses.asdict(metrics),
+        ms_features=times.features if times else None,
+        ms_embedding=times.embedding if times else None,
+        ms_search=times.search if times else None,
+        ms_scoring=times.scoring if times else None,
+        ms_total=times.total if times else None,
+        peak_rss_bytes=machine.peak_rss(),
+        command=command,
+        versions=versions(),
+        machine=machine.describe(),
+        threads=machine.threads(),
+        data_fingerprint=fingerprint(category),
+        weights_source=backbone.spec.weights.source,
+        weights_fingerprint=backbone.spec.weights.sha256,
+    )
+    return row, _examples(category, scores, maps)
+
+
+def file_bytes(backbone: Backbone) -> int:
+    """Size of the artifact that `backbone` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "backbone.safetensors")
+        save(backbone, file)
+        return file.stat().st_size
+
+
+def _examples(category: Category, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Examples:
+    chosen = _chosen(category.test)
+    samples = [category.test[index] for index in chosen]
+    # Each backbone measures distances on its own scale: from a typical pixel to the strangest ones.
+    low, high = np.quantile(maps[:, ::4, ::4], [0.5, 0.998])
+    return Examples(
+        names=[f"{sample.kind}/{sample.image.name}" for sample in samples],
+        kinds=[sample.kind for sample in samples],
+        images=np.stack([load_image(sample.image).permute(1, 2, 0).numpy() for sample in samples]),
+        masks=np.stack([load_mask(sample).numpy() for sample in samples]) if category.has_masks else None,
+        maps=maps[chosen],
+        scores=scores[chosen],
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _chosen(samples: tuple[Sample, ...]) -> list[int]:
+    """The first good image and the first of up to four kinds of defect: never chosen by how they scored."""
+    first: dict[str, int] = {}
+    for index, sample in enumerate(samples):
+        first.setdefault(sample.kind, index)
+    defects = [index for index in first.values() if samples[index].is_defective]
+    stride = max(1, -(-len(defects) // EXAMPLE_KINDS))
+    return [*defects[::stride], *(index for index in first.values() if not samples[index].is_defective)]

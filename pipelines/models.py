@@ -1,0 +1,27 @@
+"""From what a user types as a model to a backbone: a file of ours, or a registered name with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compress import Backbone, create_backbone, load_backbone
+from compress.errors import CompressError
+from pipelines.places import find_weights
+
+
+def open_model(model: str, *, weights: str = "auto", taps: Sequence[str] | None = None, seed: int = 0) -> Backbone:
+    """The artifact `model`, or the architecture of that name with `weights` (see `compress.create_backbone`).
+
+    Raises:
+        CompressError: neither exists, or weights or taps are given for an artifact, which has its own.
+    """
+    file = Path(model)
+    if not (file.suffix == ".safetensors" or file.is_file()):
+        return create_backbone(model, weights=find_weights(model, weights), taps=taps, seed=seed)
+    if weights != "auto":
+        raise CompressError(f"--weights {weights} contradicts {model}, which holds its own weights: leave it out")
+    backbone = load_backbone(file)
+    if taps is not None and tuple(taps) != backbone.spec.taps:
+        raise CompressError(f"{model} is tapped at {','.join(backbone.spec.taps)}: --taps works on an architecture")
+    return backbone

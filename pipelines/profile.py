@@ -1,0 +1,36 @@
+"""What `compress profile` tells of a backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from compress import Backbone, cost_of
+from compress.backbone import dense_widths
+from pipelines.evaluate import file_bytes
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """Everything about `backbone` but its tensors; `layers` maps pruned layers to (channels before, after)."""
+    spec, info = backbone.spec, backbone.feature_info
+    pruning = spec.pruning
+    before = dense_widths(backbone)
+    return {
+        "arch": spec.arch,
+        "taps": list(spec.taps),
+        "channels": info.channels(),
+        "reduction": info.reduction(),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "size": spec.size,
+        "weights": spec.weights.source,
+        "weights_sha256": spec.weights.sha256,
+        "method": pruning.method if pruning else None,
+        "ratio": pruning.ratio if pruning else None,
+        "scope": pruning.scope if pruning else None,
+        "recover": pruning.recover if pruning else None,
+        "seed": pruning.seed if pruning else None,
+        **dataclasses.asdict(cost_of(backbone)),
+        "file_bytes": file_bytes(backbone),
+        "layers": {name: (before[name], len(kept)) for name, kept in (pruning.kept if pruning else {}).items()},
+    }

@@ -1,0 +1,30 @@
+"""From a results folder to a report folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.errors import CompressError
+from compress.files import atomic_write
+from pipelines.results import read_results
+from reports import render
+
+PAGE = "index.html"
+
+
+def write_report(results: Path, output: Path, *, command: str) -> list[tuple[str, str]]:
+    """Write the report of all rows in `results` to `output`; returns (name, reason) of what was left out.
+
+    Raises:
+        CompressError: no results folder, or `output` cannot be written.
+        ReportError: no result to report.
+    """
+    runs, failures = read_results(results)
+    for name, content in render(runs, failures, command).items():
+        file = output / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CompressError(f"cannot write the report to {output}: {error.strerror}") from error
+        atomic_write(file, content)
+    return failures

@@ -1,0 +1,47 @@
+"""What several test files share: small data, and the real data where this machine has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import compress
+from anomaly.datasets.generated import generate
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two generated surfaces with few images, in the MVTec layout."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    return generate(folder, seed=3, surfaces=["woven_fabric", "printed_grid"], train=6, good=3, per_defect=1)
+
+
+@pytest.fixture(scope="session")
+def resnet18() -> compress.Backbone:
+    """A dense ResNet-18 with random weights. Tests must not change it."""
+    return compress.create_backbone("resnet18", weights="none")
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    """A 40 x 30 photograph of nothing."""
+    file = tmp_path / "image.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that PRUNECORE_DATA names."""
+    root = os.environ.get("PRUNECORE_DATA")
+    if not root or not Path(root, "data").is_dir():
+        pytest.skip("PRUNECORE_DATA names no folder with data/ and weights/: real data is not at hand")
+    return Path(root)

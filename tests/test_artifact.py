@@ -1,0 +1,165 @@
+"""The artifact: bit-for-bit round trips, and one clear error for every way a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import compress
+from compress import ARCHITECTURES, CompressError
+from compress import artifact as artifact_module
+
+IMAGES = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def slim() -> compress.Backbone:
+    return compress.prune(compress.create_backbone("mobilenet_v3_small", weights="none"), ratio=0.5)
+
+
+@pytest.fixture
+def file(slim: compress.Backbone, tmp_path: Path) -> Path:
+    path = tmp_path / "slim.safetensors"
+    compress.save(slim, path)
+    return path
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "regnety_002", "densenet121"])
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_what_is_loaded_is_what_was_saved(name: str, ratio: float, tmp_path: Path) -> None:
+    backbone = compress.create_backbone(name, weights="none", seed=3)
+    if ratio:
+        backbone = compress.prune(backbone, ratio=ratio)
+    compress.save(backbone, tmp_path / "it.safetensors")
+    loaded = compress.load_backbone(tmp_path / "it.safetensors")
+    with torch.no_grad():
+        for saved, read in zip(backbone(IMAGES), loaded(IMAGES), strict=True):
+            assert torch.equal(saved, read)
+    assert compress.cost_of(loaded) == compress.cost_of(backbone)
+    assert loaded.spec.weights == backbone.spec.weights
+    assert not loaded.training
+
+
+def test_two_saves_are_the_same_bytes(slim: compress.Backbone, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        compress.save(slim, tmp_path / f"{name}.safetensors")
+    header_a, header_b = (_header(tmp_path / f"{name}.safetensors") for name in ("a", "b"))
+    assert header_a == header_b
+
+
+def test_the_file_speaks_of_itself_without_our_code(file: Path) -> None:
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+        names = set(opened.keys())
+    description = json.loads(header["backbone"])
+    assert header["format"] == "prunecore/1"
+    assert description["arch"] == "mobilenet_v3_small"
+    assert description["factory"] == "torchvision"
+    assert description["pruning"]["method"] == "magnitude"
+    assert description["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert len(description["pruning"]["kept"]["features.0.0"]) == 8
+    assert "features.0.0.weight" in names  # the parent's own names
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, 5000, -1])
+def test_a_truncated_file_is_refused(file: Path, keep: int) -> None:
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CompressError, match=r"slim\.safetensors is truncated"):
+        compress.load_backbone(file)
+
+
+def test_a_changed_tensor_is_noticed(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CompressError, match="was changed after it was saved"):
+        compress.load_backbone(file)
+
+
+def test_a_changed_description_is_noticed(file: Path) -> None:
+    _rewrite(file, lambda d: d.update(arch="mobilenet_v3_large"), sign=False)
+    with pytest.raises(CompressError, match="was changed after it was saved"):
+        compress.load_backbone(file)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(arch="mobilenet_v3_large"), "no slimming|do not make|belongs to another"),
+        (lambda d: d.update(arch="os.system"), "unknown architecture"),
+        (lambda d: d.update(taps=["features.99"]), "no stage"),
+        (lambda d: d.update(taps=[]), "no taps"),
+        (lambda d: d.update(std=[0, 0, 0]), "unreadable description"),
+        (lambda d: d.update(size=-3), "unreadable description"),
+        (lambda d: d.pop("mean"), "unreadable description"),
+        (lambda d: d["pruning"].update(surprise=1), "unreadable description"),
+        (lambda d: d["pruning"].update(tail_shapes={"classifier.0.weight": [10**9, 10**9]}), "no slimming"),
+    ],
+)
+def test_a_signed_but_absurd_description_is_refused(file: Path, edit: Any, message: str) -> None:
+    """The checksum guards against accidents, not intent: the content is checked too."""
+    _rewrite(file, edit, sign=True)
+    with pytest.raises(CompressError, match=message):
+        compress.cost_of(compress.load_backbone(file))
+
+
+def test_a_foreign_safetensors_file_is_refused_with_the_way_to_use_it(tmp_path: Path) -> None:
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "plain.safetensors")
+    with pytest.raises(CompressError, match=r"no prunecore artifact.*--weights"):
+        compress.load_backbone(tmp_path / "plain.safetensors")
+
+
+def test_a_newer_format_says_upgrade(file: Path) -> None:
+    tensors, header = load_file(file), _header(file)
+    save_file(tensors, file, metadata={**header, "format": "prunecore/2"})
+    with pytest.raises(CompressError, match=r"prunecore/2.*upgrade"):
+        compress.load_backbone(file)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "."])
+def test_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CompressError, match="no such file"):
+        compress.load_backbone(tmp_path / name)
+
+
+def test_an_unwritable_place_is_refused(slim: compress.Backbone, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match="does not exist; create it"):
+        compress.save(slim, tmp_path / "nowhere" / "slim.safetensors")
+    with pytest.raises(CompressError, match="it is a folder"):
+        compress.save(slim, tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_rest(
+    slim: compress.Backbone, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = file.read_bytes()
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifact_module, "save_file", fail)
+    with pytest.raises(CompressError, match="No space left on device"):
+        compress.save(slim, file)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+def _header(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata())
+
+
+def _rewrite(file: Path, edit: Any, *, sign: bool) -> None:
+    tensors, header = load_file(file), _header(file)
+    description = json.loads(header["backbone"])
+    edit(description)
+    header["backbone"] = json.dumps(description, sort_keys=True)
+    if sign:
+        header["sha256"] = artifact_module._digest(header["backbone"], tensors)
+    save_file(tensors, file, metadata=header)

@@ -1,0 +1,154 @@
+"""Weights: what loads, what is refused and with which words. No test touches a network."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+import compress
+from compress import CompressError
+from compress.networks import timm_factory, torchvision_factory
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return torchvision.models.resnet18(weights=None).state_dict()
+
+
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty hub cache, and a network that is down."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(timm_factory, "cached_weights", lambda model: None)
+
+    def down(*arguments: object, **options: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", down)
+    return tmp_path
+
+
+def _without_tail(state: State) -> State:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("layer4", "fc"))}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_file_that_covers_the_taps_loads(state: State, tmp_path: Path, suffix: str, partial: bool) -> None:
+    file = tmp_path / f"weights{suffix}"
+    tensors = _without_tail(state) if partial else state
+    save_file(tensors, file) if suffix == ".safetensors" else torch.save(tensors, file)
+    backbone = compress.create_backbone("resnet18", weights=str(file))
+    assert torch.equal(backbone.trunk.get_parameter("layer3.1.conv2.weight"), state["layer3.1.conv2.weight"])
+    assert backbone.spec.weights.source == file.name
+    assert len(backbone.spec.weights.sha256 or "") == 64
+
+
+def test_a_training_checkpoint_is_unwrapped(state: State, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
+    backbone = compress.create_backbone("resnet18", weights=str(tmp_path / "checkpoint.pth"))
+    assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+
+
+def test_a_file_that_ends_before_the_last_tap_is_refused_with_what_is_missing(state: State, tmp_path: Path) -> None:
+    short = {name: tensor for name, tensor in state.items() if not name.startswith(("layer3", "layer4", "fc"))}
+    save_file(short, tmp_path / "short.safetensors")
+    with pytest.raises(CompressError, match=r"lack 25 of 75 tensors.*layer3\.0\.conv1\.weight"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "short.safetensors"))
+
+
+def test_another_architectures_weights_are_refused(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "resnet18.safetensors")
+    with pytest.raises(CompressError, match="lack"):
+        compress.create_backbone("mobilenet_v3_small", weights=str(tmp_path / "resnet18.safetensors"))
+    save_file({**state, "conv1.weight": torch.zeros(32, 3, 7, 7)}, tmp_path / "thin.safetensors")
+    with pytest.raises(CompressError, match=r"conv1\.weight \[32, 3, 7, 7\] instead of \[64, 3, 7, 7\]"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "thin.safetensors"))
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("executed",))
+
+
+def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb()))
+    torch.save({"conv1.weight": _Bomb()}, tmp_path / "zip-bomb.pth")
+    for name in ("bomb.pth", "zip-bomb.pth"):
+        with pytest.raises(CompressError, match=name):
+            compress.create_backbone("resnet18", weights=str(tmp_path / name))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"not weights at all, but long enough to look"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CompressError, match=name):
+        compress.create_backbone("resnet18", weights=str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [("nowhere.safetensors", "does not exist"), ("imagnet", "use auto, imagenet"), ("offline", "efficientnet_lite0 alone")],
+)
+def test_words_for_weights_that_do_not_exist(weights: str, message: str) -> None:
+    with pytest.raises(CompressError, match=message):
+        compress.create_backbone("resnet18", weights=weights)
+
+
+def test_no_download_names_the_offline_ways(no_cache: Path) -> None:
+    with pytest.raises(CompressError, match=r"cannot download.*Name or service not known.*--weights offline"):
+        compress.create_backbone("resnet18", weights="imagenet")
+
+
+def test_auto_never_downloads(no_cache: Path) -> None:
+    with pytest.raises(CompressError, match="--weights imagenet downloads"):
+        compress.create_backbone("resnet18", weights="auto")
+
+
+def test_the_local_cache_of_official_weights_is_used(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    file = Path(torchvision_factory._url("resnet18")).name
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "checkpoints" / file)
+    for weights in ("auto", "imagenet"):
+        backbone = compress.create_backbone("resnet18", weights=weights)
+        assert backbone.spec.weights.source == "imagenet"
+        assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+
+
+def test_a_download_goes_through_torchs_hub_with_its_checksum(
+    state: State, no_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def fetch(url: str, **options: object) -> State:
+        asked.update(options, url=url)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    backbone = compress.create_backbone("resnet18", weights="imagenet")
+    assert str(asked["url"]).endswith("resnet18-f37072fd.pth")
+    assert asked["check_hash"] is True
+    assert asked["weights_only"] is True
+    assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+
+
+def test_offline_weights_are_pretrained() -> None:
+    backbone = compress.create_backbone("efficientnet_lite0", weights="offline")
+    assert backbone.spec.weights.source == "offline"
+    # Trained batch norms: no running mean is still the 0 that it began with.
+    assert (backbone.trunk.get_buffer("blocks.4.2.bn3.running_mean") != 0).all()
