@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -70,9 +71,12 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
         raise CompressError(f"{file}: {error}") from error
 
 
-def is_artifact(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an existing file that claims to be an artifact; its content may still be damaged."""
-    return Path(path).is_file() and Path(path).suffix == ".safetensors"
+def artifact_bytes(backbone: Backbone) -> int:
+    """Size of the file that `save` makes of `backbone`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "backbone.safetensors")
+        save(backbone, file)
+        return file.stat().st_size
 
 
 def versions() -> dict[str, str]:

@@ -44,9 +44,7 @@ Taps = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Dataset = Annotated[
     str,
-    typer.Option(
-        help="generated, elpv, a folder (layouts: compress datasets), or one in $PRUNECORE_DATA/data."
-    ),
+    typer.Option(help="generated, elpv, a folder (layouts: compress datasets) or one in $PRUNECORE_DATA/data."),
 ]
 Coreset = Annotated[float, typer.Option(help="Share of the training patches that the memory bank keeps, in (0, 1].")]
 BankSize = Annotated[
@@ -91,15 +89,14 @@ def prune(
 @refuse_in_one_line
 def profile(
     model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
-    weights: Weights = "none",
     as_json: AsJson = False,
 ) -> None:
     """Show what is inside a backbone: taps, size, cost, how it was slimmed, the width of every pruned layer."""
-    from compress.artifact import is_artifact
-    from pipelines.models import open_model
+    from pipelines.models import names_a_file, open_model
     from pipelines.profile import describe
 
-    description = describe(open_model(model, weights="auto" if is_artifact(model) else weights))
+    # Size and cost of an architecture do not depend on its weights, so random ones do.
+    description = describe(open_model(model, weights="auto" if names_a_file(model) else "none"))
     if as_json:
         print_line(json.dumps(description, indent=1))
         return
@@ -109,6 +106,7 @@ def profile(
         print_table(
             ["pruned layer", "channels before", "after"],
             [[name, str(before), str(after)] for name, (before, after) in layers.items()],
+            numeric=[False, True, True],
         )
 
 
@@ -132,12 +130,11 @@ def evaluate(
 
     compress evaluate slim.safetensors --dataset bottles/ -o row.json
     """
-    from anomaly import open_dataset
     from compress.files import require_writable
+    from pipelines.data import open_categories
     from pipelines.evaluate import DetectorSettings
     from pipelines.evaluate import evaluate as run
     from pipelines.models import open_model
-    from pipelines.places import cache_folder, find_dataset
     from pipelines.results import write_rows
     from reports import Run, terminal_table
 
@@ -146,13 +143,12 @@ def evaluate(
     backbone = open_model(model, weights=weights, taps=_listed(taps), seed=seed)
     settings = DetectorSettings(coreset, bank_size, seed, timing)
     with ProgressBars() as bars:
-        only = _listed(category) or ()
-        categories = open_dataset(find_dataset(dataset), cache=cache_folder(), only=only, track=bars.track)
+        categories = open_categories(_listed(dataset) or (), _listed(category) or (), track=bars.track)
         rows = [run(backbone, each, settings, command=_command(), track=bars.track)[0] for each in categories]
     note(f"weights: {backbone.spec.weights.source}")
     if output:
         write_rows(output, rows)
-    print_table(*terminal_table([Run(dataclasses.asdict(row), None) for row in rows]))
+    print_table(*terminal_table([Run(dataclasses.asdict(row)) for row in rows]))
 
 
 @app.command()
@@ -241,7 +237,7 @@ def generate(
     from anomaly.datasets.generated import generate as make
 
     with ProgressBars() as bars:
-        make(output, seed=seed, train=train, good=good, per_defect=per_defect, progress=bars.track)
+        make(output, seed=seed, train=train, good=good, per_defect=per_defect, track=bars.track)
     print_line(f"wrote {output}")
 
 
@@ -299,15 +295,15 @@ def _report(runs: Path, output: Path) -> None:
 
 def _print_costs(backbones: dict[str, Any]) -> None:
     from compress import cost_of
-    from pipelines.evaluate import file_bytes
+    from compress.artifact import artifact_bytes
     from reports.columns import column
 
     rows = []
-    costs = [dataclasses.asdict(cost_of(each)) | {"file_bytes": file_bytes(each)} for each in backbones.values()]
+    costs = [dataclasses.asdict(cost_of(each)) | {"file_bytes": artifact_bytes(each)} for each in backbones.values()]
     for name in costs[0]:
         shown = column(name)
         rows.append([shown.title, *(shown.format(cost[name]) for cost in costs)])
-    print_table(["", *backbones], rows)
+    print_table(["", *backbones], rows, numeric=[False, *(True for _ in backbones)])
 
 
 def _list(headers: list[str], rows: list[list[str]], as_json: bool) -> None:
@@ -333,7 +329,7 @@ def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _command() -> str:

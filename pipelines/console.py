@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import ParamSpec, TypeVar
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-
-from anomaly.errors import AnomalyError
-from compress.errors import CompressError
-from reports.errors import ReportError
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -33,16 +33,16 @@ def note(message: str) -> None:
     _err.print(message, markup=False, soft_wrap=True)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A table of results; numbers to the right."""
-    listed = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for index, header in enumerate(headers):
-        numeric = all(row[index][:1].isdigit() or row[index] in ("", "n/a", "-") for row in listed)
-        table.add_column(header, justify="right" if numeric else "left", no_wrap=index == 0)
-    for row in listed:
-        table.add_row(*row)
-    _out.print(table, markup=False)
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[bool] = (), title: str | None = None
+) -> None:
+    """A table of results; `numeric` columns are set flush right."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for header, right in zip_longest(headers, numeric, fillvalue=False):
+        table.add_column(str(header), justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))  # names come from files: they are no markup
+    _out.print(table)
 
 
 def print_line(text: str) -> None:
@@ -100,13 +100,25 @@ def refuse_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        # timm and fvcore script functions as they are imported, which torch calls deprecated in every run.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
         try:
-            command(*args, **kwargs)
-        except (CompressError, AnomalyError, ReportError) as error:
-            note(f"compress: {error}")
-            raise typer.Exit(REFUSED) from None
+            _run(command, *args, **kwargs)
         except KeyboardInterrupt:
             note("compress: interrupted; what was finished is kept")
             raise typer.Exit(REFUSED) from None
 
     return guarded
+
+
+def _run(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    # Imported here, not above: these packages load torch, and --help should not wait for it.
+    from anomaly import AnomalyError
+    from compress import CompressError
+    from reports import ReportError
+
+    try:
+        command(*args, **kwargs)
+    except (CompressError, AnomalyError, ReportError) as error:
+        note(f"compress: {error}")
+        raise typer.Exit(REFUSED) from None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +15,8 @@ from anomaly.images import load_batches, load_image, load_mask
 from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.timing import time_stages
-from compress import Backbone, cost_of, save
-from compress.artifact import versions
+from compress import Backbone, cost_of
+from compress.artifact import artifact_bytes, versions
 from pipelines import machine
 from pipelines.results import Row
 from reports import Examples
@@ -77,7 +75,7 @@ def evaluate(
         category=category.name,
         seed=settings.seed,
         **dataclasses.asdict(cost_of(backbone)),
-        file_bytes=file_bytes(backbone),
+        file_bytes=artifact_bytes(backbone),
         bank_size=len(detector.bank),
         **dataclasses.asdict(metrics),
         ms_features=times.features if times else None,
@@ -95,14 +93,6 @@ def evaluate(
         weights_fingerprint=backbone.spec.weights.sha256,
     )
     return row, _examples(category, scores, maps)
-
-
-def file_bytes(backbone: Backbone) -> int:
-    """Size of the artifact that `backbone` makes."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "backbone.safetensors")
-        save(backbone, file)
-        return file.stat().st_size
 
 
 def _examples(category: Category, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Examples:

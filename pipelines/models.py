@@ -16,12 +16,16 @@ def open_model(model: str, *, weights: str = "auto", taps: Sequence[str] | None 
     Raises:
         CompressError: neither exists, or weights or taps are given for an artifact, which has its own.
     """
-    file = Path(model)
-    if not (file.suffix == ".safetensors" or file.is_file()):
+    if not names_a_file(model):
         return create_backbone(model, weights=find_weights(model, weights), taps=taps, seed=seed)
     if weights != "auto":
         raise CompressError(f"--weights {weights} contradicts {model}, which holds its own weights: leave it out")
-    backbone = load_backbone(file)
+    backbone = load_backbone(model)
     if taps is not None and tuple(taps) != backbone.spec.taps:
         raise CompressError(f"{model} is tapped at {','.join(backbone.spec.taps)}: --taps works on an architecture")
     return backbone
+
+
+def names_a_file(model: str) -> bool:
+    """Whether `model` is meant as a file; it may be missing or damaged."""
+    return Path(model).suffix == ".safetensors" or Path(model).is_file()

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from compress import Backbone, cost_of
+from compress.artifact import artifact_bytes
 from compress.backbone import dense_widths
-from pipelines.evaluate import file_bytes
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
@@ -31,6 +31,6 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "recover": pruning.recover if pruning else None,
         "seed": pruning.seed if pruning else None,
         **dataclasses.asdict(cost_of(backbone)),
-        "file_bytes": file_bytes(backbone),
+        "file_bytes": artifact_bytes(backbone),
         "layers": {name: (before[name], len(kept)) for name, kept in (pruning.kept if pruning else {}).items()},
     }

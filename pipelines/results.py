@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.errors import CompressError
 from compress.files import atomic_path, atomic_write
-from reports import Examples, Run
+from reports import Examples, ReportError, Run
 
 FAILED = ".failed.json"
 _ARRAYS = ("images", "maps", "scores")
@@ -122,9 +122,9 @@ def _savez(stream: Any, examples: Examples) -> None:
     arrays: dict[str, Any] = {name: getattr(examples, name) for name in _ARRAYS}
     if examples.masks is not None:
         arrays["masks"] = examples.masks
-    # Texts as fixed-width unicode arrays: no object array, so no pickle.
-    texts = {"names": np.array(examples.names, dtype=str), "kinds": np.array(examples.kinds, dtype=str)}
-    np.savez_compressed(stream, range=np.array([examples.low, examples.high]), **texts, **arrays)
+    # Texts become arrays of fixed-width unicode, never of objects, which would be pickled.
+    arrays |= {"names": np.array(examples.names, dtype=str), "kinds": np.array(examples.kinds, dtype=str)}
+    np.savez_compressed(stream, allow_pickle=False, range=np.array([examples.low, examples.high]), **arrays)
 
 
 def _read_examples(file: Path, failures: list[tuple[str, str]]) -> Examples | None:
@@ -141,6 +141,6 @@ def _read_examples(file: Path, failures: list[tuple[str, str]]) -> Examples | No
                 high=high,
                 **{name: stored[name] for name in _ARRAYS},
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ReportError) as error:
         failures.append((file.name, f"images left out: damaged ({error})"))
         return None

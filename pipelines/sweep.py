@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly import Category, fingerprint, open_dataset
+from anomaly import Category, fingerprint
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
 from compress import METHODS, Backbone, create_backbone, load_backbone, prune, save
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
 from pipelines.console import note
+from pipelines.data import open_categories
 from pipelines.evaluate import DetectorSettings, evaluate
-from pipelines.places import cache_folder, find_dataset, find_weights
+from pipelines.places import find_weights
 from pipelines.results import is_finished, write_failure, write_result
 
 if sys.version_info >= (3, 11):
@@ -104,12 +105,7 @@ def sweep(plan: SweepPlan, folder: Path, *, command: str, track: Track = quiet) 
         (folder / "backbones").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CompressError(f"cannot write results to {folder}: {error.strerror}") from error
-    categories = [
-        category
-        for name in plan.datasets
-        for category in open_dataset(find_dataset(name), cache=cache_folder(), only=plan.categories, track=track)
-    ]
-    _tell_what_is_missing(categories)
+    categories = open_categories(plan.datasets, plan.categories, track=track)
     prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
     parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
     runs = list(_runs(plan, categories))
@@ -163,15 +159,6 @@ def _slim(parent: Backbone, method: str, ratio: float, seed: int, folder: Path) 
     backbone = parent if method == "none" else prune(parent, ratio=ratio, method=method, seed=seed)
     save(backbone, file)
     return backbone
-
-
-def _tell_what_is_missing(categories: list[Category]) -> None:
-    for category in categories:
-        name = f"{category.dataset}/{category.name}"
-        if not category.is_two_sided:
-            note(f"{name}: the test split holds good or defective images alone, so its metrics are n/a")
-        elif not category.has_masks:
-            note(f"{name}: no masks, so its pixel metrics are n/a")
 
 
 def _key(parent: Backbone, method: str, ratio: float, settings: DetectorSettings, data: str) -> str:

@@ -168,11 +168,11 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(tmp_path / "set", progress=interrupted)
+        generate(tmp_path / "set", track=interrupted)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_sees_every_image(tmp_path: Path) -> None:
+def test_the_track_sees_every_image(tmp_path: Path) -> None:
     seen: list[int] = []
 
     def counted(steps: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -180,7 +180,7 @@ def test_progress_sees_every_image(tmp_path: Path) -> None:
             yield step
             seen.append(total)
 
-    generate(tmp_path / "set", surfaces=["wood_grain"], train=1, good=1, per_defect=1, size=64, progress=counted)
+    generate(tmp_path / "set", surfaces=["wood_grain"], train=1, good=1, per_defect=1, size=64, track=counted)
     assert seen == [7] * 7
 
 

@@ -16,7 +16,7 @@ def read_generated(cache: Path, track: Track = quiet) -> list[Category]:
     folder = cache / f"generated-{VERSION}"
     if not folder.is_dir():
         try:
-            generate(folder, progress=track)
+            generate(folder, track=track)
         except AnomalyError:
             # Another process may have finished the same set first.
             if not folder.is_dir():

@@ -43,7 +43,7 @@ def generate(
     good: int = 30,
     per_defect: int = 6,
     size: int = 256,
-    progress: Track | None = None,
+    track: Track = quiet,
 ) -> Path:
     """Makes a dataset of surfaces with and without defects in the MVTec AD layout; returns `folder`.
 
@@ -57,10 +57,10 @@ def generate(
         good: good images to test on, per surface.
         per_defect: defective images to test on, per surface and kind of defect.
         size: side of the square images in pixels; the same scene at any size.
-        progress: wraps the loop over images.
+        track: wraps the loop over images.
 
     Raises:
-        AnomalyError: an unknown surface, a count out of range, or a `folder` that holds anything.
+        AnomalyError: an unknown surface, a count out of range, or a `folder` that holds anything or cannot be written.
     """
     names = _checked_surfaces(surfaces)
     _check_counts(seed=seed, train=train, good=good, per_defect=per_defect, size=size)
@@ -68,12 +68,12 @@ def generate(
     _refuse_full(folder)
 
     jobs = [job for name in names for job in _jobs(name, train=train, good=good, per_defect=per_defect)]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # A sibling lies on the same file system, so that the last step is one rename.
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
-        for job in (progress or quiet)(jobs, "generating images", len(jobs)):
+        for job in track(jobs, "generating images", len(jobs)):
             _write(staging / job.surface, job, seed=seed, size=size)
         manifest = {
             "version": VERSION,
@@ -88,9 +88,10 @@ def generate(
         if folder.exists():
             folder.rmdir()
         staging.replace(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise AnomalyError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # there is nothing left of it where all went well
     return folder
 
 
