@@ -6,10 +6,10 @@ prediction = detector.predict(batch)
 """
 
 from anomaly.datasets import DATASETS, LAYOUTS, fingerprint, open_dataset
-from anomaly.datasets.sample import Category, Sample
 from anomaly.errors import AnomalyError
 from anomaly.metrics import Metrics, aupro, auroc, evaluate_scores, f1_max
 from anomaly.patchcore import PatchCore, Prediction
+from anomaly.samples import Category, Sample
 
 __all__ = [
     "DATASETS",

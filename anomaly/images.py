@@ -15,8 +15,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from anomaly.datasets.sample import Sample
 from anomaly.errors import AnomalyError
+from anomaly.samples import Sample
 
 RESIZE = 256
 CROP = 224

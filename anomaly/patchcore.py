@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from anomaly.coreset import coreset_size, greedy_coreset, random_projection
-from anomaly.datasets.sample import Sample
 from anomaly.errors import AnomalyError
 from anomaly.images import load_batches, normalise
 from anomaly.memory_bank import MemoryBank
 from anomaly.patch_embedding import embed_patches
 from anomaly.progress import Track, quiet
+from anomaly.samples import Sample
 from anomaly.scoring import anomaly_maps, image_scores
 
 BATCH = 16

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from pipelines.console import (
     print_table,
     refuse_in_one_line,
 )
+
+if TYPE_CHECKING:
+    from reports import TextTable
 
 app = typer.Typer(
     name="compress",
@@ -35,7 +38,7 @@ Weights = Annotated[
     str,
     typer.Option(
         help="auto (what this machine has: $PRUNECORE_DATA/weights, the cache of ImageNet weights, the offline "
-        "package), imagenet (downloads), offline (efficientnet_lite0 out of a Python package), none (random), or a FILE."
+        "package), imagenet (downloads), offline (efficientnet_lite0 out of a Python package), none (random) or a FILE."
     ),
 ]
 Taps = Annotated[
@@ -136,7 +139,7 @@ def evaluate(
     from pipelines.evaluate import evaluate as run
     from pipelines.models import open_model
     from pipelines.results import write_rows
-    from reports import Run, terminal_table
+    from reports import Run, terminal_columns
 
     if output:
         require_writable(output)
@@ -148,7 +151,7 @@ def evaluate(
     note(f"weights: {backbone.spec.weights.source}")
     if output:
         write_rows(output, rows)
-    print_table(*terminal_table([Run(dataclasses.asdict(row)) for row in rows]))
+    _print_text(terminal_columns([Run(dataclasses.asdict(row)) for row in rows]))
 
 
 @app.command()
@@ -289,7 +292,7 @@ def _report(runs: Path, output: Path) -> None:
     left_out = write_report(runs, output, command=_command())
     for name, reason in left_out:
         note(f"{name}: {reason}")
-    print_table(*terminal_table(read_results(runs)[0]))
+    _print_text(terminal_table(read_results(runs)[0]))
     print_line(f"wrote {output / PAGE}")
 
 
@@ -304,6 +307,10 @@ def _print_costs(backbones: dict[str, Any]) -> None:
         shown = column(name)
         rows.append([shown.title, *(shown.format(cost[name]) for cost in costs)])
     print_table(["", *backbones], rows, numeric=[False, *(True for _ in backbones)])
+
+
+def _print_text(table: TextTable) -> None:
+    print_table(table.headers, table.rows, numeric=table.numeric)
 
 
 def _list(headers: list[str], rows: list[list[str]], as_json: bool) -> None:

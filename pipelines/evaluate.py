@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
-from anomaly.datasets.sample import Sample
 from anomaly.images import load_batches, load_image, load_mask
 from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
+from anomaly.samples import Sample
 from anomaly.timing import time_stages
 from compress import Backbone, cost_of
 from compress.artifact import artifact_bytes, versions
@@ -118,5 +118,6 @@ def _chosen(samples: tuple[Sample, ...]) -> list[int]:
     for index, sample in enumerate(samples):
         first.setdefault(sample.kind, index)
     defects = [index for index in first.values() if samples[index].is_defective]
-    stride = max(1, -(-len(defects) // EXAMPLE_KINDS))
-    return [*defects[::stride], *(index for index in first.values() if not samples[index].is_defective)]
+    spread = np.linspace(0, len(defects) - 1, min(len(defects), EXAMPLE_KINDS)).round().astype(int)
+    good = [index for index in first.values() if not samples[index].is_defective]
+    return [*(defects[place] for place in spread), *good]

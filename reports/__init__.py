@@ -1,1 +1,28 @@
-"""x"""
+"""Reports of results: tables of rows in, Markdown, CSV, HTML and figures out. Writes nothing.
+
+import reports
+files = reports.render([reports.Run(row, examples), ...], failures=[], command="compress report runs/")
+files["report.md"], files["results.csv"], files["index.html"], files["figures/image_auroc.png"]
+"""
+
+from reports.errors import ReportError
+from reports.frame import frame
+from reports.heatmap import outlined, overlay
+from reports.render import render
+from reports.runs import Examples, Run
+from reports.terminal import TextTable, terminal_columns, terminal_table
+from reports.words import summary_text
+
+__all__ = [
+    "Examples",
+    "ReportError",
+    "Run",
+    "TextTable",
+    "frame",
+    "outlined",
+    "overlay",
+    "render",
+    "summary_text",
+    "terminal_columns",
+    "terminal_table",
+]

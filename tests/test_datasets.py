@@ -10,8 +10,8 @@ from PIL import Image
 
 from anomaly import AnomalyError, Category, Sample, fingerprint, open_dataset
 from anomaly.datasets import elpv
-from anomaly.datasets.sample import split_good
 from anomaly.images import load_mask
+from anomaly.samples import split_good
 
 
 def _open(folder: Path, *only: str) -> list[Category]:

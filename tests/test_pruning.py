@@ -44,7 +44,9 @@ def test_every_architecture_slims_with_every_method(name: str, method: str) -> N
         maps, before = slim(IMAGES), dense(IMAGES)
     assert [m.shape[1] for m in maps] == slim.feature_info.channels()
     assert [m.shape[2:] for m in maps] == [m.shape[2:] for m in before]
-    assert all(half * 2 == full for half, full in zip(slim.feature_info.channels(), dense.feature_info.channels(), strict=True))
+    assert all(
+        half * 2 == full for half, full in zip(slim.feature_info.channels(), dense.feature_info.channels(), strict=True)
+    )
     assert compress.cost_of(slim).macs_used < 0.4 * compress.cost_of(dense).macs_used
     assert whole_network(slim)(IMAGES).shape == (2, 1000)
 

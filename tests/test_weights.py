@@ -100,7 +100,11 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [("nowhere.safetensors", "does not exist"), ("imagnet", "use auto, imagenet"), ("offline", "efficientnet_lite0 alone")],
+    [
+        ("nowhere.safetensors", "does not exist"),
+        ("imagnet", "use auto, imagenet"),
+        ("offline", "efficientnet_lite0 alone"),
+    ],
 )
 def test_words_for_weights_that_do_not_exist(weights: str, message: str) -> None:
     with pytest.raises(CompressError, match=message):

@@ -12,9 +12,9 @@ from anomaly.datasets.elpv import read_elpv
 from anomaly.datasets.folder import is_plain_folder, read_folder
 from anomaly.datasets.generated import read_generated
 from anomaly.datasets.mvtec import is_mvtec, read_mvtec
-from anomaly.datasets.sample import Category
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
+from anomaly.samples import Category
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from anomaly.datasets.sample import GOOD, Category, Sample, split_good
 from anomaly.errors import AnomalyError
+from anomaly.samples import GOOD, Category, Sample, split_good
 
 PACKAGE = "elpv_dataset"
 DEFECTIVE = "defective"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomaly.datasets.sample import GOOD, Category, Sample, split_good
 from anomaly.errors import AnomalyError
 from anomaly.images import list_images
+from anomaly.samples import GOOD, Category, Sample, split_good
 
 BAD = "bad"
 MASKS = "masks"

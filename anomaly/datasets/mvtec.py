@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomaly.datasets.sample import GOOD, Category, Sample
 from anomaly.images import list_images
+from anomaly.samples import GOOD, Category, Sample
 
 
 def is_mvtec(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from anomaly.datasets.generated.defects import DEFECTS
 from anomaly.datasets.generated.noise import Array, Mask, coordinates, field
 from anomaly.datasets.generated.surfaces import SURFACES
-from anomaly.datasets.sample import GOOD
+from anomaly.samples import GOOD
 
 Pixels = NDArray[np.uint8]
 

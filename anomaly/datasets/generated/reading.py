@@ -6,9 +6,9 @@ from pathlib import Path
 
 from anomaly.datasets.generated.writing import VERSION, generate
 from anomaly.datasets.mvtec import read_mvtec
-from anomaly.datasets.sample import Category
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
+from anomaly.samples import Category
 
 
 def read_generated(cache: Path, track: Track = quiet) -> list[Category]:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from anomaly.datasets.generated.camera import photograph
 from anomaly.datasets.generated.surfaces import SURFACES
-from anomaly.datasets.sample import GOOD
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
+from anomaly.samples import GOOD
 
 # Changes whenever any pixel of the output changes.
 VERSION = "1"

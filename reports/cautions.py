@@ -1,0 +1,60 @@
+"""What makes the numbers of a report less comparable, or less certain, than they look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from reports.runs import NA, number, text
+from reports.summary import Row, Summary
+
+
+def cautions(summary: Summary) -> list[str]:
+    """One sentence for each thing a reader must know before comparing two rows."""
+    rows = [row for group in summary.groups for row in group.rows]
+    return [*_data(rows), *_weights(rows), *_times(rows), *_chance(summary)]
+
+
+def _data(rows: list[Row]) -> Iterator[str]:
+    for (dataset, category), here in sorted(_parts(rows, "dataset", "category").items()):
+        if len(values := _distinct(text(row, "data_fingerprint") for row in here)) > 1:
+            yield f"The runs on {dataset}, {category} used different data ({_some(values)})."
+    for (arch, dataset, category), here in sorted(_parts(rows, "arch", "dataset", "category").items()):
+        if len(values := _distinct(text(row, "bank_size") for row in here)) > 1:
+            yield f"The runs of {arch} on {dataset}, {category} kept memory banks of different sizes ({_some(values)})."
+
+
+def _weights(rows: list[Row]) -> Iterator[str]:
+    for arch in _distinct(text(row, "arch") for row in rows):
+        sources = _distinct(text(row, "weights_source") for row in rows if text(row, "arch") == arch)
+        if len(sources) > 1:
+            yield f"The runs of {arch} started from different weights ({_some(sources)})."
+        if any(source.startswith(("none", "random")) for source in sources):
+            yield f"{arch} ran with random weights: its AUROC says little about a trained network."
+
+
+def _times(rows: list[Row]) -> Iterator[str]:
+    timed = [row for row in rows if number(row, "ms_total") is not None]
+    machines = _distinct(f"{text(row, 'machine')}, {text(row, 'threads')} threads" for row in timed)
+    if len(machines) > 1:
+        yield f"Times come from different machines and are compared only within one ({_some(machines)})."
+
+
+def _chance(summary: Summary) -> Iterator[str]:
+    if all(len(group.seeds) == 1 for group in summary.groups):
+        yield "Each setting ran with one seed: small differences may be chance."
+
+
+def _parts(rows: list[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:
+    parts: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(tuple(text(row, name) for name in names), []).append(row)
+    return parts
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return sorted({value for value in values if value != NA})
+
+
+def _some(values: list[str], limit: int = 4) -> str:
+    more = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(values[:limit]) + more

@@ -1,0 +1,196 @@
+"""The figures of a report: AUROC against ratio and against cost, one panel per dataset, and the stage times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from reports.columns import STAGES, column, milliseconds
+from reports.figure_style import (
+    HAIRLINE,
+    INK,
+    PALETTE,
+    QUIET,
+    Series,
+    Style,
+    calm,
+    cost_axis,
+    legend,
+    new_figure,
+    plain,
+    png,
+    series_of,
+    styles,
+)
+from reports.summary import Group, Summary
+
+Draw = Callable[[Axes, Mapping[Group, float], Mapping[Series, Style]], None]
+_COSTS = (
+    ("macs_used", "multiply-accumulates the detector runs, one image"),
+    ("params_used", "parameters the detector runs"),
+    ("file_bytes", "size of the backbone's file"),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: file name, title, the words for those who cannot see it, the PNG; `wide` ones need the full width."""
+
+    name: str
+    title: str
+    description: str
+    png: bytes
+    wide: bool = False
+
+
+def figures(summary: Summary) -> list[Picture]:
+    """Every figure that the runs have numbers for."""
+    drawn = [_against_ratio(summary, name) for name in ("image_auroc", "pixel_auroc")]
+    drawn += [_trade_off(summary, name, axis) for name, axis in _COSTS]
+    return [picture for picture in (*drawn, _stage_times(summary)) if picture]
+
+
+def _against_ratio(summary: Summary, name: str) -> Picture | None:
+    title = column(name).title
+    values = {group: value for group, value in _means(summary, name).items() if group.setting.ratio is not None}
+    if not values:
+        return None
+
+    def draw(axes: Axes, here: Mapping[Group, float], shown: Mapping[Series, Style]) -> None:
+        for series, line in _lines(here).items():
+            style = shown[series]
+            xs, ys = [group.setting.ratio or 0.0 for group in line], [here[group] for group in line]
+            if line[-1].setting.dense:
+                axes.axhline(ys[0], color=style.colour, lw=1.2, ls=style.line, zorder=1)
+            axes.plot(
+                xs, ys, color=style.colour, ls=style.line, marker=style.marker,
+                lw=2, ms=6.5, mec="white", mew=0.8, zorder=4 if line[-1].setting.dense else 3,
+            )  # fmt: skip
+        axes.set_xlabel("ratio: share of channels removed")
+        axes.set_xlim(-0.03, max(0.1, *(group.setting.ratio or 0.0 for group in here)) + 0.03)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    return Picture(
+        name=f"{name}.png",
+        title=f"{_sentence(title)} against ratio",
+        description=f"{_sentence(title)} of every method at each pruning ratio; the dotted line is the origin.",
+        png=_panels(summary, values, draw, title),
+        wide=len(_datasets(values)) > 1,
+    )
+
+
+def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
+    auroc, cost = column("image_auroc"), column(name)
+    costs = {group: value for group, value in _means(summary, name).items() if value > 0}
+    values = {group: value for group, value in _means(summary, auroc.name).items() if group in costs}
+    if not values:
+        return None
+
+    def draw(axes: Axes, here: Mapping[Group, float], shown: Mapping[Series, Style]) -> None:
+        for series, line in _lines(here).items():
+            style = shown[series]
+            axes.plot(
+                [costs[g] for g in line], [here[g] for g in line], color=style.colour, lw=1.2, alpha=0.4, zorder=2
+            )
+            own = [group for group in line if series_of(group) == series]
+            axes.plot(
+                [costs[g] for g in own], [here[g] for g in own], style.marker,
+                color=style.colour, ms=8.5, mec="white", mew=1, zorder=3,
+            )  # fmt: skip
+            for group in own:
+                axes.annotate(
+                    group.setting.ratio_text, (costs[group], here[group]), (7, -3), textcoords="offset points",
+                    fontsize=8, color=QUIET, zorder=2.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                )  # fmt: skip
+        cost_axis(axes, [costs[group] for group in here], cost.format)
+        axes.set_xlabel(axis)
+
+    title = f"{_sentence(auroc.title)} against {cost.title}"
+    description = f"{title}: up is more accurate, left is cheaper; numbers are ratios."
+    drawn = _panels(summary, values, draw, auroc.title)
+    return Picture(f"tradeoff_{name}.png", title, description, drawn, wide=len(_datasets(values)) > 1)
+
+
+def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel: str) -> bytes:
+    """One panel per dataset in two columns, a single legend above."""
+    all_styles = styles(summary)
+    datasets = _datasets(values)
+    across = min(len(datasets), 2)
+    down = math.ceil(len(datasets) / across)
+    figure = new_figure(7.6 if across == 1 else 11.0, 0.5 + 3.8 * down)
+    for place, dataset in enumerate(datasets, start=1):
+        axes = figure.add_subplot(down, across, place)
+        calm(axes)
+        axes.margins(y=0.14)
+        draw(axes, {group: value for group, value in values.items() if group.setting.dataset == dataset}, all_styles)
+        axes.set_ylabel(ylabel)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_title(plain(dataset), loc="left", fontsize=10, color=INK, fontweight="bold", parse_math=False)
+    seen = {series_of(group) for group in values}
+    legend(figure, (style for series, style in all_styles.items() if series in seen))
+    return png(figure)
+
+
+def _datasets(groups: Iterable[Group]) -> list[str]:
+    return list(dict.fromkeys(group.setting.dataset for group in groups))
+
+
+def _lines(here: Mapping[Group, float]) -> dict[Series, list[Group]]:
+    """Per series its settings by ratio, led by the dense network of the same arch and precision where there is one."""
+    members: dict[Series, list[Group]] = {}
+    for group in here:
+        members.setdefault(series_of(group), []).append(group)
+    dense = {(g.setting.arch, g.setting.precision): g for g in reversed(list(here)) if g.setting.dense}
+    lines = {}
+    for series, own in members.items():
+        start = dense.get((series.arch, series.precision))
+        led = [start, *own] if start and not own[0].setting.dense and own[0].setting.ratio is not None else own
+        lines[series] = sorted(led, key=lambda group: group.setting.ratio or 0.0)
+    return lines
+
+
+def _stage_times(summary: Summary) -> Picture | None:
+    parts = [(stage, _means(summary, name), colour) for (name, stage), colour in zip(STAGES, PALETTE, strict=False)]
+    timed = [group for group in summary.groups if any(group in means for _, means, _ in parts)]
+    if not timed:
+        return None
+    totals = _means(summary, "ms_total")
+    figure = new_figure(7.6, 1.4 + 0.36 * len(timed))
+    axes = figure.add_subplot()
+    calm(axes)
+    axes.grid(visible=False, axis="y")
+    places, ends = range(len(timed)), [0.0] * len(timed)
+    for stage, means, colour in parts:
+        if widths := [means.get(group, 0.0) for group in timed] if means else []:
+            axes.barh(places, widths, left=ends, height=0.62, color=colour, label=stage)
+            ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    rest = [max(0.0, totals.get(group, end) - end) for group, end in zip(timed, ends, strict=True)]
+    if any(rest):  # decoding, and what lies between the stages
+        axes.barh(places, rest, left=ends, height=0.62, color=HAIRLINE, label="rest")
+    for place, group in enumerate(timed):
+        end = ends[place] + rest[place]
+        axes.annotate(
+            milliseconds(totals.get(group, end)), (end, place), (5, 0), textcoords="offset points",
+            va="center", fontsize=8, color=QUIET,
+        )  # fmt: skip
+    several = "dataset" in summary.shown
+    labels = [summary.label(group) + (f", {group.setting.dataset}" if several else "") for group in timed]
+    axes.set_yticks(places, [plain(label, 48) for label in labels], parse_math=False)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("time for one image (ms, median)")
+    figure.legend(loc="outside upper left", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
+    return Picture("stage_times.png", "Time per stage", "The time of each stage, stacked, per setting.", png(figure))
+
+
+def _means(summary: Summary, name: str) -> dict[Group, float]:
+    return {group: mean.value for group in summary.groups if (mean := group.mean(name))}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

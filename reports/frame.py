@@ -1,0 +1,42 @@
+"""Every row, every field, unrounded: as a data frame for notebooks and as CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports.runs import Run
+
+FIELDS = (
+    *("arch", "method", "ratio", "scope", "recover", "precision", "dataset", "category", "seed"),
+    *("params_full", "params_used", "macs_full", "macs_used", "file_bytes", "bank_size"),
+    *("image_auroc", "image_f1", "pixel_auroc", "pixel_f1", "aupro"),
+    *("ms_features", "ms_embedding", "ms_search", "ms_scoring", "ms_total", "peak_rss_bytes"),
+    *("command", "versions", "machine", "threads", "data_fingerprint", "weights_source", "weights_fingerprint"),
+)
+
+
+def frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """One line per run; columns are `FIELDS`, then any other fields in alphabetical order.
+
+    Columns of numbers get a number type, and NaN where a value is not available.
+    """
+    return _raw(runs).infer_objects()
+
+
+def results_csv(runs: Sequence[Run]) -> str:
+    """The frame as CSV: what is not available is an empty field, nested values are JSON."""
+    return _raw(runs).map(_field).to_csv(index=False, lineterminator="\n")
+
+
+def _raw(runs: Sequence[Run]) -> pd.DataFrame:
+    extra = sorted({str(name) for run in runs for name in run.row} - set(FIELDS))
+    names = [*FIELDS, *extra]
+    # Objects, not columns of one type: an integer beside a missing value stays an integer.
+    return pd.DataFrame([[run.row.get(name) for name in names] for run in runs], columns=names, dtype=object)
+
+
+def _field(value: object) -> object:
+    return json.dumps(value, sort_keys=True, default=str) if isinstance(value, (dict, list, tuple)) else value

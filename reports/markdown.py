@@ -1,0 +1,76 @@
+"""The report as GitHub Markdown. Names come from files of unknown origin, so every one is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from reports.cautions import cautions
+from reports.figures import Picture
+from reports.provenance import Provenance
+from reports.runs import one_line
+from reports.summary import Summary
+from reports.table import Table, category_table, same_everywhere, summary_table
+from reports.words import findings
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$&@])")
+
+
+def report_markdown(
+    summary: Summary, pictures: Sequence[Picture], facts: Provenance, failures: Sequence[tuple[str, str]], command: str
+) -> str:
+    """The whole report; figures are linked as `figures/NAME`."""
+    lines = ["# What each compression cost", "", f"{facts.sentence} Made by:", "", *_fenced(command), "## Summary", ""]
+    for finding in findings(summary):
+        lines += [f"**{escape(finding.title)}**", "", *(f"- {escape(told)}" for told in finding.sentences), ""]
+    lines += [f"> {escape(told)}\n" for told in cautions(summary)]
+    lines += ["## Results", "", _same(summary), "", *_table(summary_table(summary)), ""]
+    lines += [
+        "In brackets: the difference to, or the factor against, the origin of the same arch and dataset, over the"
+    ]
+    lines += ["categories that both have; ± is the standard deviation between seeds; n/a is not available.", ""]
+    lines += ["## Results per category", "", *_table(category_table(summary)), ""]
+    if pictures:
+        lines += ["## Figures", ""]
+        lines += [f"![{picture.description}](figures/{picture.name})\n" for picture in pictures]
+    if failures:
+        lines += ["## Left out", "", f"{len(failures)} runs or files are not in the tables above.", ""]
+        lines += [f"- **{escape(name)}**: {escape(reason)}" for name, reason in failures]
+        lines += [""]
+    lines += ["## Made with", "", *(f"- {escape(name)}: {escape(value)}" for name, value in facts.facts), ""]
+    lines += ["## Commands", ""]
+    if facts.commands:
+        lines += _fenced("\n".join(command for _, command in facts.commands))
+    else:
+        lines += ["The runs do not say how they were made.", ""]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    r"""
+    >>> escape("a|b <script>")
+    'a\\|b \\<script\\>'
+    """
+    return _SPECIAL.sub(r"\\\1", one_line(text))
+
+
+def _same(summary: Summary) -> str:
+    pairs = [f"{title} {escape(value)}" for title, value in same_everywhere(summary)]
+    return f"The same for every run: {', '.join(pairs)}." if pairs else ""
+
+
+def _table(table: Table) -> list[str]:
+    rule = ["---:" if head.numeric else "---" for head in table.heads]
+    rows = [[escape(cell.line) for cell in row] for row in table.rows]
+    return [_row(escape(head.title) for head in table.heads), _row(rule), *(_row(row) for row in rows)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _fenced(text: str) -> list[str]:
+    """A code block whose fence is longer than any run of backticks inside."""
+    body = "\n".join(one_line(line) for line in text.splitlines())
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", body)), default=0))
+    return [f"{fence}sh", body, fence, ""]
