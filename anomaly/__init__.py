@@ -7,6 +7,7 @@ prediction = detector.predict(batch)
 
 from anomaly.datasets import DATASETS, LAYOUTS, fingerprint, open_dataset
 from anomaly.errors import AnomalyError
+from anomaly.images import load_batches
 from anomaly.metrics import Metrics, aupro, auroc, evaluate_scores, f1_max
 from anomaly.patchcore import PatchCore, Prediction
 from anomaly.samples import Category, Sample
@@ -25,5 +26,6 @@ __all__ = [
     "evaluate_scores",
     "f1_max",
     "fingerprint",
+    "load_batches",
     "open_dataset",
 ]

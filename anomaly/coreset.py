@@ -11,6 +11,7 @@ from anomaly.progress import Track, quiet
 PROJECTION = 128
 _POOL = 4096
 _BLOCK = 1 << 16
+_TAKEN = -1.0  # below every distance: a centre is never picked again, though a twin or rounding leaves all at 0
 
 
 def coreset_size(patches: int, ratio: float) -> int:
@@ -55,7 +56,7 @@ def greedy_coreset(features: Tensor, size: int, *, seed: int = 0, track: Track =
         size: how many rows, in [1, N].
 
     Returns:
-        (size,) int64 indices, all different as long as rows are.
+        (size,) int64 indices, all different.
 
     Raises:
         AnomalyError: size outside [1, N], or features that are not finite.
@@ -78,18 +79,18 @@ def greedy_coreset(features: Tensor, size: int, *, seed: int = 0, track: Track =
     for _ in track(range(size - 1), "coreset", size - 1):
         if len(pool):
             _meet(exact, pool_features, pool_norms, features[pending[-1:]], norms[pending[-1:]])
-            exact[pool == pending[-1]] = 0
+            exact[pool == pending[-1]] = _TAKEN
         # Equality counts as doubt: a row outside with a lower index may be as far.
         if not len(pool) or not exact.max() > limit:
             for start in range(0, rows, _BLOCK):
                 block = slice(start, start + _BLOCK)
                 _meet(bound[block], features[block], norms[block], features[pending], norms[pending])
-            bound[picks] = 0  # a centre is at distance 0 from itself, whatever the rounding
+            bound[picks] = _TAKEN
             pending = []
             bounds, pool = torch.topk(bound, min(_POOL, rows), sorted=True)
             pool = pool.sort().values
-            # The farthest row left outside; nothing is outside when the pool holds all rows.
-            limit = bounds[-1] if len(pool) < rows else torch.tensor(-1.0)
+            # No row outside the pool is farther than its nearest row; none is outside a pool of all rows.
+            limit = bounds[-1] if len(pool) < rows else torch.tensor(-torch.inf)
             pool_features, pool_norms, exact = features[pool], norms[pool], bound[pool]
             pick = int(bound.argmax())
         else:

@@ -77,8 +77,10 @@ def test_the_seed_decides() -> None:
     assert greedy_coreset(features, 1, seed=1) != greedy_coreset(features, 1, seed=2)
 
 
-def test_duplicates_do_not_stop_it() -> None:
-    assert len(greedy_coreset(torch.ones(10, 3), 5)) == 5
+def test_no_row_is_picked_twice_even_among_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreset_module, "_POOL", 4)
+    assert sorted(greedy_coreset(torch.ones(10, 3), 10).tolist()) == list(range(10))
+    assert len(set(greedy_coreset(torch.ones(10, 3), 5).tolist())) == 5
 
 
 @pytest.mark.parametrize("size", [0, 11])

@@ -47,7 +47,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def open_dataset(name: str, *, cache: Path, only: Sequence[str] = (), track: Track = quiet) -> list[Category]:
+def open_dataset(name: str, *, cache: str | Path, only: Sequence[str] = (), track: Track = quiet) -> list[Category]:
     """The categories of a named dataset or of a folder.
 
     Args:
@@ -58,7 +58,7 @@ def open_dataset(name: str, *, cache: Path, only: Sequence[str] = (), track: Tra
     Raises:
         AnomalyError: no such dataset or category, or a folder in no known layout.
     """
-    categories = DATASETS[name].read(cache, track) if name in DATASETS else _read_folder(Path(name))
+    categories = DATASETS[name].read(Path(cache), track) if name in DATASETS else _read_folder(Path(name))
     by_name = {category.name: category for category in categories}
     for wanted in only:
         if wanted not in by_name:
