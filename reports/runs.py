@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from reports.errors import ReportError
 
 NA = "n/a"
+_TINIEST, _HUGEST = 1e-12, 1e18  # an axis cannot be drawn from numbers far outside
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Run:
 
 
 def number(row: Mapping[str, Any], name: str) -> float | None:
-    """The field as a finite number; None where it is missing, not a number, or not finite.
+    """The field as a number; None where it is missing, no number, not finite, or of a size that no quantity here has.
 
     >>> number({"aupro": 0.5}, "aupro"), number({"aupro": float("nan")}, "aupro"), number({}, "aupro")
     (0.5, None, None)
@@ -72,7 +72,8 @@ def number(row: Mapping[str, Any], name: str) -> float | None:
         result = float(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) else None
+    sane = result == 0 or _TINIEST <= abs(result) <= _HUGEST
+    return result if sane else None
 
 
 def text(row: Mapping[str, Any], name: str) -> str:

@@ -250,7 +250,7 @@ def test_cautions() -> None:
         [Run({})],
         [Run({"arch": 3, "ratio": "half", "image_auroc": "0.9", "versions": "none", "seed": True}), run()],
         [run(image_auroc=None, pixel_auroc=None), half(image_auroc=None, pixel_auroc=None)],
-        [run(image_auroc=0.0, macs_used=0, file_bytes=-1), half(image_auroc=10**400)],
+        [run(image_auroc=0.0, macs_used=1e-320, file_bytes=-1), half(image_auroc=10**400, macs_used=1e300)],
         [run(arch="_under", dataset="$x_{$", category="\ud800\x00"), half(arch="_under", dataset="$x_{$")],
         [run(ratio=i / 20, method="magnitude", arch=f"net{i % 9}") for i in range(20)],
     ],
