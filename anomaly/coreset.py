@@ -14,14 +14,25 @@ _BLOCK = 1 << 16
 _TAKEN = -1.0  # below every distance: a centre is never picked again, though a twin or rounding leaves all at 0
 
 
+def check_bank_request(ratio: float, size: int | None) -> None:
+    """Refuse, before any work, what no memory bank can be made by.
+
+    Raises:
+        AnomalyError: a ratio outside (0, 1], or a size below 1.
+    """
+    if not 0 < ratio <= 1:
+        raise AnomalyError(f"coreset ratio {ratio} is outside (0, 1]: 0.01 keeps one patch in a hundred")
+    if size is not None and size < 1:
+        raise AnomalyError(f"bank size {size} is below 1: 1000 patches make a small bank")
+
+
 def coreset_size(patches: int, ratio: float) -> int:
     """How many of `patches` a coreset of `ratio` keeps.
 
     Raises:
         AnomalyError: a ratio outside (0, 1], or one that keeps none.
     """
-    if not 0 < ratio <= 1:
-        raise AnomalyError(f"coreset ratio {ratio} is outside (0, 1]: 0.01 keeps one patch in a hundred")
+    check_bank_request(ratio, None)
     size = int(patches * ratio)
     if size < 1:
         raise AnomalyError(f"coreset ratio {ratio} of {patches} patches keeps none: raise the ratio or add images")

@@ -20,7 +20,7 @@ from anomaly.samples import Sample
 
 RESIZE = 256
 CROP = 224
-MAX_PIXELS = 200_000_000  # a 200-megapixel line camera passes, a decompression bomb does not
+MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
 MASK_THRESHOLD = 127  # above it a mask's pixel is defective
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -120,6 +120,8 @@ def _opened(file: Path, *, decode: bool = True) -> Image.Image:
         raise
     except FileNotFoundError as error:
         raise AnomalyError(f"image {file} does not exist") from error
+    except PermissionError as error:
+        raise AnomalyError(f"image {file} may not be read: change its permissions") from error
     except Image.DecompressionBombError as error:
         raise AnomalyError(f"image {file} is over the limit of {MAX_PIXELS // 1_000_000} million pixels") from error
     except UnidentifiedImageError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anomaly.coreset import coreset_size, greedy_coreset, random_projection
+from anomaly.coreset import check_bank_request, coreset_size, greedy_coreset, random_projection
 from anomaly.errors import AnomalyError
 from anomaly.images import load_batches, normalise
 from anomaly.memory_bank import MemoryBank
@@ -49,11 +49,8 @@ class PatchCore:
         bank_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        if not 0 < coreset <= 1:
-            raise AnomalyError(f"coreset ratio {coreset} is outside (0, 1]: 0.01 keeps one patch in a hundred")
-        if bank_size is not None and bank_size < 1:
-            raise AnomalyError(f"bank size {bank_size} is below 1: 1000 patches make a small bank")
-        self.backbone = backbone.eval()
+        check_bank_request(coreset, bank_size)
+        self.backbone = backbone
         self.mean, self.std = tuple(mean), tuple(std)
         self.coreset, self.bank_size, self.seed = coreset, bank_size, seed
         self._bank: MemoryBank | None = None
@@ -78,8 +75,6 @@ class PatchCore:
         Raises:
             AnomalyError: no images, a damaged one, or a coreset that keeps no patch.
         """
-        if not samples:
-            raise AnomalyError("no training images: PatchCore learns from good images")
         features: Tensor | None = None
         filled = 0
         for batch in track(load_batches(samples, BATCH), "training features", -(-len(samples) // BATCH)):
@@ -105,7 +100,12 @@ class PatchCore:
     @torch.inference_mode()
     def extract(self, batch: Tensor) -> list[Tensor]:
         """Stage 1, features: uint8 RGB (N, 3, H, W) to feature maps."""
+        training = self.backbone.training
+        if training:  # batch norms must not learn from test images; the caller's mode is put back
+            self.backbone.eval()
         maps: list[Tensor] = self.backbone(normalise(batch, self.mean, self.std))
+        if training:
+            self.backbone.train()
         return maps
 
     @torch.inference_mode()

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from compress.errors import CompressError, unknown
 from compress.networks import FACTORIES, Factory, timm_factory
 
@@ -66,12 +68,14 @@ def find_architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     import timm
 
-    known = timm.list_models()
     # "model.tag" names a set of weights of `model`; a path or a hub address is never a name.
-    if not timm.is_model(name) or "/" in name or ":" in name:
-        raise unknown("architecture", name, [*ARCHITECTURES, *known], "compress backbones lists them")
+    known = {*timm.list_models(), *timm.list_pretrained()}
+    if "/" in name or ":" in name or name not in known:
+        cure = "compress backbones lists them; a file of plain weights goes to --weights"
+        raise unknown("architecture", name, [*ARCHITECTURES, *timm.list_models()], cure)
     config = timm.get_pretrained_cfg(name)
-    network = timm_factory.build(name)
+    with torch.device("meta"):  # shapes without memory: some networks have billions of parameters
+        network = timm_factory.build(name)
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
         raise CompressError(f"architecture {name!r} gives no feature maps in timm: choose a convolutional network")
     stride_of = dict(zip(timm_factory.stages(name, network), timm_factory.reductions(network), strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,6 +29,7 @@ from compress.files import atomic_path
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
+_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 _PACKAGES = ("prunecore", "torch", "torchvision", "timm", "torch-pruning")
 
 
@@ -40,7 +43,10 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     description = json.dumps(_describe(backbone.spec), sort_keys=True)
     header = {"format": FORMAT, "backbone": description, "sha256": _digest(description, state)}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata=header)
+        try:
+            save_file(state, temporary, metadata=header)
+        except SafetensorError as error:  # what a full disk comes out as
+            raise OSError(str(error)) from error
 
 
 def load_backbone(path: str | os.PathLike[str]) -> Backbone:
@@ -51,6 +57,7 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
     """
     file = Path(path)
     header, state = _read(file)
+    _refuse_odd_types(file, state)
     found = header.get("format", "")
     if not found.startswith("prunecore/"):
         raise CompressError(
@@ -62,8 +69,8 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
     if header.get("sha256") != _digest(description, state):
         raise CompressError(f"{file} was changed after it was saved (its checksum is wrong): get it again")
     try:
-        spec = _parse(json.loads(description))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        spec = _parse(json.loads(description), state)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error
     try:
         return assemble(spec, state)
@@ -95,12 +102,18 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CompressError(f"{file} is truncated, damaged or no .safetensors file ({error})") from error
 
 
+def _refuse_odd_types(file: Path, state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.dtype not in _TYPES:
+            raise CompressError(f"{file}: tensor {name} is {tensor.dtype}, which no backbone is saved in")
+
+
 def _digest(description: str, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(description.encode())
     for name in sorted(state):
         tensor = state[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # numpy knows no bfloat16
     return digest.hexdigest()
 
 
@@ -111,20 +124,50 @@ def _describe(spec: BackboneSpec) -> dict[str, Any]:
     return description
 
 
-def _parse(description: dict[str, Any]) -> BackboneSpec:
+def _parse(description: dict[str, Any], state: Mapping[str, Tensor]) -> BackboneSpec:
+    """The spec that the header describes. The checksum guards against accidents alone, so every value is checked."""
+    mean, std = (_three(description[name]) for name in ("mean", "std"))
+    size, source, sha256 = description["size"], description["weights"]["source"], description["weights"]["sha256"]
+    _require(isinstance(size, int) and 32 <= size <= 4096, f"size {size} is outside 32 to 4096 pixels")
+    _require(min(std) > 0, f"std {std} is not above 0")
+    _require(isinstance(source, str) and isinstance(sha256, str | None), "weights have no source")
+    taps = description["taps"]
+    _require(isinstance(taps, list) and all(isinstance(tap, str) for tap in taps), "taps are no list of names")
     pruning = description["pruning"]
-    mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError("mean and std need three values, std above 0")
-    size = int(description["size"])
-    if not 32 <= size <= 4096:
-        raise ValueError(f"size {size} is outside 32 to 4096 pixels")
     return BackboneSpec(
         arch=str(description["arch"]),
-        taps=tuple(str(tap) for tap in description["taps"]),
+        taps=tuple(taps),
         mean=mean,
         std=std,
         size=size,
-        weights=WeightsOrigin(**description["weights"]),
-        pruning=None if pruning is None else Pruning(**pruning),
+        weights=WeightsOrigin(source, sha256),
+        pruning=None if pruning is None else _parse_pruning(pruning, state),
     )
+
+
+def _parse_pruning(given: dict[str, Any], state: Mapping[str, Tensor]) -> Pruning:
+    pruning = Pruning(**given)
+    _require(
+        all(isinstance(word, str) for word in (pruning.method, pruning.scope, pruning.recover)),
+        "method, scope and recover are no words",
+    )
+    _require(isinstance(pruning.ratio, float | int) and 0 <= pruning.ratio < 1, f"ratio {pruning.ratio}")
+    _require(isinstance(pruning.seed, int), f"seed {pruning.seed}")
+    for layer, kept in pruning.kept.items():
+        whole = all(isinstance(index, int) and index >= 0 for index in kept)
+        width = state[f"{layer}.weight"].shape[0]
+        _require(whole and len(set(kept)) == width, f"{layer} holds {width} channels, but not so many are kept")
+    for name, shape in pruning.tail_shapes.items():
+        _require(all(isinstance(side, int) and side >= 0 for side in shape), f"shape of {name}")
+    return pruning
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    _require(all(math.isfinite(value) for value in (red, green, blue)), f"{values} is not finite")
+    return red, green, blue
+
+
+def _require(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise ValueError(complaint)

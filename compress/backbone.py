@@ -96,7 +96,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _measure(self) -> FeatureInfo:
         training = self.training
-        side = 128  # enough for stride 32, and quick
+        side = self.spec.size
         maps = self.eval()(torch.zeros(1, 3, side, side))
         self.train(training)
         # Networks without padding give slightly smaller maps: the stride is the nearest power of two.
@@ -142,9 +142,11 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
         CompressError: the tensors are not a slimming of the parent.
     """
     architecture = find_architecture(spec.arch)
-    parent = _build(architecture, seed=0)
-    trunk = architecture.factory.truncate(architecture.model, parent, _ordered(architecture, parent, spec.taps))
-    resize(trunk, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    with torch.device("meta"):  # a small file must not make us allocate a huge parent before it proves to fit
+        resize(_trunk(architecture, spec.taps), shapes)
+    trunk = _trunk(architecture, spec.taps)
+    resize(trunk, shapes)
     try:
         trunk.load_state_dict(state)
         return Backbone(spec, trunk).eval()
@@ -165,6 +167,11 @@ def whole_network(backbone: Backbone) -> nn.Module:
     resize(network, {**tail, **shapes_of(backbone.trunk)})
     network.load_state_dict({**network.state_dict(), **trunk_state})
     return network.eval()
+
+
+def _trunk(architecture: Architecture, taps: Sequence[str]) -> nn.Module:
+    parent = _build(architecture, seed=0)
+    return architecture.factory.truncate(architecture.model, parent, _ordered(architecture, parent, taps))
 
 
 def dense_widths(backbone: Backbone) -> dict[str, int]:

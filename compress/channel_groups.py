@@ -58,7 +58,7 @@ class ChannelGraph:
     def __init__(self, network: nn.Module, classifier: nn.Module, size: int) -> None:
         self.network = network
         self._names = {module: name for name, module in network.named_modules()}
-        # Tracing needs gradients to be on; the network's own flags are put back by the caller's copy.
+        # Tracing follows gradients, so every parameter must have them.
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         with torch.enable_grad(), warnings.catch_warnings():

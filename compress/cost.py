@@ -11,6 +11,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from compress.backbone import Backbone, whole_network
+from compress.errors import CompressError
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class Cost:
 def cost_of(backbone: Backbone) -> Cost:
     """Count parameters and fvcore's MACs (multiply-accumulates, what fvcore calls flops) at spec.size pixels square."""
     whole = whole_network(backbone)
+    try:
+        macs_full = count_macs(whole, backbone.spec.size)
+    except RuntimeError as error:  # shapes past the last tap come out of the file's header
+        raise CompressError(f"the layers past the last tap of this {backbone.spec.arch} do not fit together") from error
     return Cost(
-        count_parameters(whole),
-        count_parameters(backbone),
-        count_macs(whole, backbone.spec.size),
-        count_macs(backbone, backbone.spec.size),
+        count_parameters(whole), count_parameters(backbone), macs_full, count_macs(backbone, backbone.spec.size)
     )
 
 

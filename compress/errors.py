@@ -12,7 +12,7 @@ class CompressError(Exception):
 
 def unknown(kind: str, name: str, known: Iterable[str], cure: str) -> CompressError:
     """An error for a `name` that is not among the `known` ones, with the near misses."""
-    names = sorted(set(known))
+    names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     guess = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names[:12])}"
     return CompressError(f"unknown {kind} {name!r}: {guess} ({cure})")

@@ -21,6 +21,8 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.is_dir():
         raise CompressError(f"cannot write {target}: it is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise CompressError(f"cannot write {target}: it is a device or a pipe; name a file")
     folder = target.absolute().parent
     if not folder.is_dir():
         raise CompressError(f"cannot write {target}: the folder {folder} does not exist; create it")

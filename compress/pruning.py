@@ -32,41 +32,41 @@ def prune(backbone: Backbone, *, ratio: float, method: str = "magnitude", seed: 
     Raises:
         CompressError: a ratio outside [0, 1) or one that empties a layer, or an unknown method.
     """
-    if not 0 <= ratio < 1:
-        raise CompressError(f"ratio {ratio} is outside [0, 1): 0.5 removes half of the channels of every layer")
-    if method not in METHODS:
-        raise unknown("method", method, METHODS, "compress methods lists them")
+    check_request(ratio, method)
     score = METHODS[method].score
     network = whole_network(backbone)
     classifier = find_architecture(backbone.spec.arch).factory.classifier(network)
-    graph = ChannelGraph(network, classifier, backbone.spec.size)
-    groups = graph.groups()
-    _check_no_layer_empties(groups, ratio)
-
     trunk_names = backbone.trunk.state_dict().keys()
     trained = {name.rpartition(".")[0] for name in trunk_names}
     generator = torch.Generator().manual_seed(seed)
     removals = []
-    for group in groups:  # score all before the first cut
-        members = tuple(member for member in group.members if member.name in trained)
-        # A group wholly past the last tap has no trained weights: which of its channels go is all the same.
-        scores = score(replace(group, members=members), generator) if members else torch.zeros(group.size)
-        removals.append(lowest(scores, _removed(group, ratio), group.blocks))
     removed: dict[str, list[int]] = {}
     try:
+        graph = ChannelGraph(network, classifier, backbone.spec.size)
+        groups = graph.groups()
+        _check_no_layer_empties(groups, ratio)
+        for group in groups:  # score all before the first cut
+            members = tuple(member for member in group.members if member.name in trained)
+            # A group wholly past the last tap has no trained weights: which of its channels go is all the same.
+            scores = score(replace(group, members=members), generator) if members else torch.zeros(group.size)
+            removals.append(lowest(scores, _removed(group, ratio), group.blocks))
         for group, channels in zip(groups, removals, strict=True):
             if channels:
                 removed.update(graph.remove(group, channels))
+        if any(0 in tensor.shape for tensor in network.state_dict().values()):
+            raise ValueError("two groups cut the same layer")
+    except CompressError:
+        raise
     except Exception as error:  # whatever Torch-Pruning stumbles over in a network that it does not understand
         raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: its layers do not fit the dependency graph "
-            f"({type(error).__name__} at {group.root}); choose another architecture"
+            f"{backbone.spec.arch} cannot be pruned: its layers do not fit Torch-Pruning's dependency graph "
+            f"({type(error).__name__}: {error}); choose another architecture"
         ) from error
 
     state = network.state_dict()
     before = backbone.spec.pruning
     pruning = Pruning(
-        method=method,
+        method=method if before is None or before.method == method else f"{before.method}+{method}",
         ratio=ratio if before is None else 1 - (1 - before.ratio) * (1 - ratio),
         scope="local",
         seed=seed,
@@ -76,6 +76,18 @@ def prune(backbone: Backbone, *, ratio: float, method: str = "magnitude", seed: 
     )
     trunk_state = {name: state[name].detach().clone() for name in trunk_names}
     return assemble(replace(backbone.spec, pruning=pruning), trunk_state)
+
+
+def check_request(ratio: float, method: str) -> None:
+    """Refuse, before any work, what no backbone can be pruned by.
+
+    Raises:
+        CompressError: a ratio outside [0, 1), or an unknown method.
+    """
+    if not 0 <= ratio < 1:
+        raise CompressError(f"ratio {ratio} is outside [0, 1): 0.5 removes half of the channels of every layer")
+    if method not in METHODS:
+        raise unknown("method", method, METHODS, "compress methods lists them")
 
 
 def lowest(scores: Tensor, count: int, blocks: int = 1) -> list[int]:

@@ -94,7 +94,7 @@ def fit_to(trunk: nn.Module, fetched: Fetched) -> State:
 def _auto(architecture: Architecture) -> Fetched:
     cached = architecture.factory.cached_weights(architecture.model)
     if cached is not None:
-        return _official(cached)
+        return _official(_read_tensors(cached))
     if architecture.name == OFFLINE_ARCH and _offline_file() is not None:
         return _offline(architecture)
     raise CompressError(
@@ -104,8 +104,10 @@ def _auto(architecture: Architecture) -> Fetched:
 
 
 def _imagenet(architecture: Architecture) -> Fetched:
-    state = architecture.factory.cached_weights(architecture.model)
-    if state is None:
+    cached = architecture.factory.cached_weights(architecture.model)
+    if cached is not None:
+        state = _read_tensors(cached)
+    else:
         try:
             state = architecture.factory.download_weights(architecture.model)
         except (OSError, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
@@ -163,10 +165,13 @@ def _read_tensors(file: Path) -> State:
         raise CompressError(f"weights file {file} is no safetensors file or is damaged: {error}") from error
     except pickle.UnpicklingError as error:
         raise CompressError(
-            f"weights file {file} holds more than tensors and would run code: save its state_dict() as .safetensors"
+            f"weights file {file} is damaged, or holds more than tensors and would run code: "
+            "get it again, or save its state_dict() as .safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CompressError(f"weights file {file} cannot be read: it is damaged or no PyTorch file") from error
+        raise CompressError(
+            f"weights file {file} cannot be read: it is damaged or no PyTorch file; get it again"
+        ) from error
     # Training scripts wrap the tensors: {"state_dict": {...}, "epoch": ...}
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,13 @@ import typer
 
 from pipelines.console import (
     FAILURES,
+    OneLineRefusals,
     ProgressBars,
     note,
     print_line,
     print_table,
     refuse_in_one_line,
+    was_typed,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="compress",
-    help="Slim vision backbones for anomaly detection, and see what each saving cost.",
+    cls=OneLineRefusals,
     epilog="A model is a file that compress made or the name of an architecture (compress backbones). "
     "Exit codes: 0 done, 1 finished with failures, 2 refused.",
     no_args_is_help=True,
@@ -44,7 +47,7 @@ Weights = Annotated[
 Taps = Annotated[
     str | None, typer.Option(help="Stages whose feature maps are used, e.g. layer2,layer3. Default: strides 8 and 16.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")]
 Dataset = Annotated[
     str,
     typer.Option(help="generated, elpv, a folder (layouts: compress datasets) or one in $PRUNECORE_DATA/data."),
@@ -54,6 +57,21 @@ BankSize = Annotated[
     int | None, typer.Option(help="Number of patches that the memory bank keeps, instead of --coreset.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_line(version("prunecore"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Slim vision backbones for anomaly detection, and see what each saving cost."""
 
 
 @app.command()
@@ -77,8 +95,10 @@ def prune(
     """
     import compress
     from compress.files import require_writable
+    from compress.pruning import check_request
     from pipelines.models import open_model
 
+    check_request(ratio, method)
     file = require_writable(output or Path(f"{Path(arch).stem}-p{round(ratio * 100):02d}.safetensors"))
     backbone = open_model(arch, weights=weights, taps=_listed(taps), seed=seed)
     slim = compress.prune(backbone, ratio=ratio, method=method, seed=seed)
@@ -99,12 +119,15 @@ def profile(
     from pipelines.profile import describe
 
     # Size and cost of an architecture do not depend on its weights, so random ones do.
-    description = describe(open_model(model, weights="auto" if names_a_file(model) else "none"))
+    backbone = open_model(model, weights="auto" if names_a_file(model) else "none")
+    description = describe(backbone)
     if as_json:
         print_line(json.dumps(description, indent=1))
         return
     layers = description.pop("layers")
-    print_table(["property", "value"], [[name, _shown(value)] for name, value in description.items()], title=model)
+    shown = [[name, _shown(value)] for name, value in description.items() if name not in _COSTS]
+    print_table(["property", "value"], shown, title=model)
+    _print_costs({"size and cost": backbone})
     if layers:
         print_table(
             ["pruned layer", "channels before", "after"],
@@ -129,7 +152,7 @@ def evaluate(
         Path | None, typer.Option("-o", "--output", help="Write the row as JSON (several categories: a list).")
     ] = None,
 ) -> None:
-    """Fit PatchCore with a backbone and judge it on a dataset's test split: one row per category.
+    """Fit PatchCore with a backbone and judge it on a dataset's test split, category by category.
 
     compress evaluate slim.safetensors --dataset bottles/ -o row.json
     """
@@ -147,18 +170,27 @@ def evaluate(
     settings = DetectorSettings(coreset, bank_size, seed, timing)
     with ProgressBars() as bars:
         categories = open_categories(_listed(dataset) or (), _listed(category) or (), track=bars.track)
-        rows = [run(backbone, each, settings, command=_command(), track=bars.track)[0] for each in categories]
-    note(f"weights: {backbone.spec.weights.source}")
-    if output:
-        write_rows(output, rows)
+        note(f"weights: {backbone.spec.weights.source}")
+        rows = []
+        try:
+            for each in categories:
+                rows.append(run(backbone, each, settings, command=_command(), track=bars.track)[0])
+        finally:  # a category that is refused, or Ctrl-C, takes nothing from those that are finished
+            if output and rows:
+                write_rows(output, rows)
     _print_text(terminal_columns([Run(dataclasses.asdict(row)) for row in rows]))
 
 
 @app.command()
 @refuse_in_one_line
 def sweep(
+    context: typer.Context,
     plan: Annotated[
-        Path | None, typer.Argument(help="A TOML file whose keys are the names of the options below.")
+        Path | None,
+        typer.Argument(
+            help="A TOML file instead of the options below, with the keys archs, methods, ratios, datasets, "
+            "categories, seeds, weights, taps, coreset, bank_size, timing."
+        ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
     methods: Annotated[str, typer.Option(help="Pruning methods, comma-separated.")] = "magnitude",
@@ -186,6 +218,7 @@ def sweep(
     from pipelines.sweep import SweepPlan
 
     if plan is not None:
+        _refuse_options_beside_a_plan(context)
         chosen = SweepPlan.from_toml(plan)
     else:
         chosen = SweepPlan(
@@ -274,6 +307,14 @@ def backbones(as_json: AsJson = False) -> None:
     _list(["name", "factory", "taps"], rows, as_json)
 
 
+def _refuse_options_beside_a_plan(context: typer.Context) -> None:
+    from compress import CompressError
+
+    given = [name for name in context.params if name not in ("plan", "output") and was_typed(context, name)]
+    if given:
+        raise CompressError(f"--{given[0].replace('_', '-')} beside a TOML plan: write it into the plan")
+
+
 def _sweep(plan: Any, folder: Path) -> None:
     from pipelines.sweep import sweep as run
 
@@ -286,13 +327,12 @@ def _sweep(plan: Any, folder: Path) -> None:
 
 def _report(runs: Path, output: Path) -> None:
     from pipelines.report import PAGE, write_report
-    from pipelines.results import read_results
     from reports import terminal_table
 
-    left_out = write_report(runs, output, command=_command())
+    rows, left_out = write_report(runs, output, command=_command())
     for name, reason in left_out:
         note(f"{name}: {reason}")
-    _print_text(terminal_table(read_results(runs)[0]))
+    _print_text(terminal_table(rows))
     print_line(f"wrote {output / PAGE}")
 
 
@@ -331,6 +371,10 @@ def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
         return tuple(kind(part) for part in _listed(text) or ())
     except ValueError:
         raise CompressError(f"{option} {text!r} is no comma-separated list of numbers, like 0,0.3,0.5") from None
+
+
+# What _print_costs shows, with units.
+_COSTS = ("params_full", "params_used", "macs_full", "macs_used", "file_bytes")
 
 
 def _shown(value: Any) -> str:

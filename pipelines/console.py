@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,9 +38,9 @@ def print_table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[bool] = (), title: str | None = None
 ) -> None:
     """A table of results; `numeric` columns are set flush right."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for header, right in zip_longest(headers, numeric, fillvalue=False):
-        table.add_column(str(header), justify="right" if right else "left")
+        table.add_column(escape(str(header)), justify="right" if right else "left")
     for row in rows:
         table.add_row(*map(escape, row))  # names come from files: they are no markup
     _out.print(table)
@@ -95,6 +96,27 @@ def _logged(steps: Iterable[T], description: str, total: int) -> Iterator[T]:
             note(f"{description}: {done} of {total}")
 
 
+# Typer brings a click of its own in some versions; this is the base of all its usage errors in each.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class OneLineRefusals(TyperGroup):
+    """A command group that answers options it does not understand as it answers everything it refuses."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            note(f"compress: {error.format_message()} (--help tells)")  # type: ignore[attr-defined]
+            raise typer.Exit(REFUSED) from None
+
+
+def was_typed(context: typer.Context, option: str) -> bool:
+    """Whether the user gave `option`, rather than its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def refuse_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
     """A refusal or Ctrl-C ends the command with one line on stderr and exit code 2, never a traceback."""
 
@@ -105,7 +127,7 @@ def refuse_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
         try:
             _run(command, *args, **kwargs)
         except KeyboardInterrupt:
-            note("compress: interrupted; what was finished is kept")
+            note("compress: interrupted")
             raise typer.Exit(REFUSED) from None
 
     return guarded
@@ -119,6 +141,6 @@ def _run(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 
     try:
         command(*args, **kwargs)
-    except (CompressError, AnomalyError, ReportError) as error:
+    except (CompressError, AnomalyError, ReportError, OSError) as error:  # OSError: stdout itself, on a full disk
         note(f"compress: {error}")
         raise typer.Exit(REFUSED) from None

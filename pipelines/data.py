@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from anomaly import Category, open_dataset
 from anomaly.progress import Track
+from compress.errors import CompressError
 from pipelines.console import note
 from pipelines.places import cache_folder, find_dataset
 
@@ -15,16 +17,23 @@ def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Trac
 
     Raises:
         AnomalyError: no such dataset or category.
+        CompressError: none, or two of one name.
     """
+    if not datasets:
+        raise CompressError("no dataset given: --dataset generated is the embedded one")
     categories = [
         category
         for name in datasets
         for category in open_dataset(find_dataset(name), cache=cache_folder(), only=only, track=track)
     ]
+    names = Counter((category.dataset, category.name) for category in categories)
+    twice = [f"{dataset}/{category}" for (dataset, category), count in names.items() if count > 1]
+    if twice:
+        raise CompressError(f"{twice[0]} is there twice, and results bear that name: rename one of the folders")
     for category in categories:
         name = f"{category.dataset}/{category.name}"
         if not category.is_two_sided:
-            note(f"{name}: the test split holds good or defective images alone, so its metrics are n/a")
+            note(f"{name}: the test split holds good or defective images alone, so its image metrics are n/a")
         elif not category.has_masks:
             note(f"{name}: no masks, so its pixel metrics are n/a")
     return categories

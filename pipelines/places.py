@@ -10,12 +10,17 @@ import os
 from pathlib import Path
 
 from anomaly import DATASETS
+from compress.errors import CompressError
 
 
 def cache_folder() -> Path:
     """`PRUNECORE_CACHE`, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PRUNECORE_CACHE") or Path(base) / "prunecore")
+    if chosen := os.environ.get("PRUNECORE_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunecore"
+    except RuntimeError as error:
+        raise CompressError("this user has no home folder to keep generated images in: set PRUNECORE_CACHE") from error
 
 
 def find_dataset(name: str) -> str:
@@ -30,13 +35,18 @@ def find_weights(arch: str, weights: str) -> str:
     if folder is None:
         return weights
     if weights == "auto":
-        files = [*folder.glob(f"{arch}.safetensors"), *sorted(folder.glob(f"{arch}-*.safetensors"))]
-        return str(files[0]) if files else weights
+        files = sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
+        own = [file for file in files if file.stem == arch or file.name.startswith(f"{arch}-")]
+        return str(own[0]) if own else weights
     file = folder / weights
     return str(file) if file.is_file() and not Path(weights).is_file() else weights
 
 
 def _shared(kind: str, name: str) -> Path | None:
     root = os.environ.get("PRUNECORE_DATA")
-    place = Path(root) / kind / name if root else None
-    return place if place is not None and place.is_dir() else None
+    if not root:
+        return None
+    if not Path(root).is_dir():
+        raise CompressError(f"PRUNECORE_DATA is {root!r}, which is no folder: correct it or leave it unset")
+    place = Path(root) / kind / name
+    return place if place.is_dir() else None

@@ -7,13 +7,13 @@ from pathlib import Path
 from compress.errors import CompressError
 from compress.files import atomic_write
 from pipelines.results import read_results
-from reports import render
+from reports import Run, render
 
 PAGE = "index.html"
 
 
-def write_report(results: Path, output: Path, *, command: str) -> list[tuple[str, str]]:
-    """Write the report of all rows in `results` to `output`; returns (name, reason) of what was left out.
+def write_report(results: Path, output: Path, *, command: str) -> tuple[list[Run], list[tuple[str, str]]]:
+    """Write the report of all rows in `results` to `output`; returns them, and (name, reason) of what was left out.
 
     Raises:
         CompressError: no results folder, or `output` cannot be written.
@@ -27,4 +27,4 @@ def write_report(results: Path, output: Path, *, command: str) -> list[tuple[str
         except OSError as error:
             raise CompressError(f"cannot write the report to {output}: {error.strerror}") from error
         atomic_write(file, content)
-    return failures
+    return runs, failures

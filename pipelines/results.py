@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from compress.files import atomic_path, atomic_write
 from reports import Examples, ReportError, Run
 
 FAILED = ".failed.json"
+_MAX_UNPACKED = 64_000_000  # five examples take 2 MB
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _ARRAYS = ("images", "maps", "scores")
 
 
@@ -85,7 +91,7 @@ def is_finished(folder: Path, name: str, key: str) -> bool:
     """Whether the run of this name was finished with the same inputs."""
     try:
         return bool(json.loads((folder / f"{name}.json").read_text())["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # missing, damaged or of another make: run it
 
 
@@ -102,7 +108,7 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     for file in sorted(folder.glob("*.json")):
         try:
             loaded = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             failures.append((file.name, f"left out: not readable as JSON ({error})"))
             continue
         if file.name.endswith(FAILED):
@@ -131,6 +137,10 @@ def _read_examples(file: Path, failures: list[tuple[str, str]]) -> Examples | No
     if not file.is_file():
         return None
     try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MAX_UNPACKED:
+            raise ValueError(f"{unpacked} bytes unpacked, the limit is {_MAX_UNPACKED}")
         with np.load(file, allow_pickle=False) as stored:
             low, high = (float(value) for value in stored["range"])
             return Examples(
@@ -141,6 +151,7 @@ def _read_examples(file: Path, failures: list[tuple[str, str]]) -> Examples | No
                 high=high,
                 **{name: stored[name] for name in _ARRAYS},
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ReportError) as error:
+    # What numpy, zipfile and zlib raise on damaged files, and Examples on arrays that do not fit.
+    except (*_DAMAGED, ReportError) as error:
         failures.append((file.name, f"images left out: damaged ({error})"))
         return None

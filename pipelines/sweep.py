@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from anomaly import Category, fingerprint
+from anomaly.coreset import check_bank_request
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
-from compress import METHODS, Backbone, create_backbone, load_backbone, prune, save
+from compress import Backbone, create_backbone, load_backbone, prune, save
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
+from compress.pruning import check_request
 from pipelines.console import note
 from pipelines.data import open_categories
 from pipelines.evaluate import DetectorSettings, evaluate
@@ -53,14 +55,15 @@ class SweepPlan:
         for name in ("archs", "methods", "ratios", "datasets", "seeds"):
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
-        for ratio in self.ratios:
-            if not 0 <= ratio < 1:
-                raise CompressError(f"ratio {ratio} is outside [0, 1): 0.5 removes half of the channels of every layer")
         for method in self.methods:
-            if method not in METHODS:
-                raise unknown("method", method, METHODS, "compress methods lists them")
+            for ratio in self.ratios:
+                check_request(ratio, method)
         for arch in self.archs:
             find_architecture(arch)
+        check_bank_request(self.coreset, self.bank_size)
+        for seed in self.seeds:
+            if not 0 <= seed < 2**63:
+                raise CompressError(f"seed {seed} is outside 0 to 2^63 - 1")
 
     @classmethod
     def from_toml(cls, file: Path) -> SweepPlan:
@@ -101,13 +104,13 @@ def sweep(plan: SweepPlan, folder: Path, *, command: str, track: Track = quiet) 
     Raises:
         CompressError, AnomalyError: the folder, a dataset or the weights are not to be had, before any run.
     """
+    categories = open_categories(plan.datasets, plan.categories, track=track)
+    prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
+    parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
     try:
         (folder / "backbones").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CompressError(f"cannot write results to {folder}: {error.strerror}") from error
-    categories = open_categories(plan.datasets, plan.categories, track=track)
-    prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
-    parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
     runs = list(_runs(plan, categories))
     run = kept = failed = 0
     for arch, seed, method, ratio, category in track(runs, "sweep", len(runs)):
@@ -154,11 +157,22 @@ def _slim(parent: Backbone, method: str, ratio: float, seed: int, folder: Path) 
             made = load_backbone(file)
         except CompressError:
             made = None  # damaged: make it again
-        if made is not None and (made.spec.weights, made.spec.taps) == (parent.spec.weights, parent.spec.taps):
+        if made is not None and _is_made_of(made, parent, method, ratio, seed):
             return made
     backbone = parent if method == "none" else prune(parent, ratio=ratio, method=method, seed=seed)
     save(backbone, file)
     return backbone
+
+
+def _is_made_of(made: Backbone, parent: Backbone, method: str, ratio: float, seed: int) -> bool:
+    pruning = made.spec.pruning
+    how = ("none", 0.0, seed) if pruning is None else (pruning.method, pruning.ratio, pruning.seed)
+    same_parent = (made.spec.arch, made.spec.weights, made.spec.taps) == (
+        parent.spec.arch,
+        parent.spec.weights,
+        parent.spec.taps,
+    )
+    return same_parent and how == (method, ratio, seed)
 
 
 def _key(parent: Backbone, method: str, ratio: float, settings: DetectorSettings, data: str) -> str:
@@ -171,8 +185,11 @@ def _key(parent: Backbone, method: str, ratio: float, settings: DetectorSettings
 
 def _slug(arch: str, method: str, ratio: float, category: Category, seed: int) -> str:
     # Folder names come from outside: only plain characters reach a file name.
-    where = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{category.dataset}-{category.name}")
-    return f"{_backbone_slug(arch, method, ratio, seed)}-{where}"
+    name = f"{category.dataset}-{category.name}"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    if plain != name:  # names that differ only in other characters must not share a file
+        plain += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"{_backbone_slug(arch, method, ratio, seed)}-{plain}"
 
 
 def _backbone_slug(arch: str, method: str, ratio: float, seed: int) -> str:

@@ -40,6 +40,17 @@ class Examples:
         count = len(self.names)
         if self.images.ndim != 4 or self.images.shape[0] != count or self.images.shape[3] != 3:
             raise ReportError(f"example images of shape {self.images.shape}: give ({count}, height, width, 3)")
+        if not self.images.size:
+            raise ReportError(f"example images of shape {self.images.shape}: none may be empty")
+        for what, array, kind in (
+            ("heat maps", self.maps, "f"),
+            ("scores", self.scores, "f"),
+            ("masks", self.masks, "b"),
+        ):
+            if array is not None and array.dtype.kind != kind:
+                raise ReportError(f"{what} of type {array.dtype}: give {'floats' if kind == 'f' else 'bool'}")
+        if self.scores.shape != (count,):
+            raise ReportError(f"scores of shape {self.scores.shape}: give ({count},)")
         if self.images.dtype != np.uint8:
             raise ReportError(f"example images of type {self.images.dtype}: give uint8, 0 to 255")
         shape = self.images.shape[:3]

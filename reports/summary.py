@@ -142,7 +142,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
         ReportError: there are no runs.
     """
     if not runs:
-        raise ReportError("0 runs to report, 1 needed: run `compress sweep` or `compress evaluate -o row.json` first")
+        raise ReportError("0 runs to report, 1 needed: run `compress sweep -o FOLDER` first")
     rows: dict[Setting, list[Row]] = defaultdict(list)
     for run in runs:
         rows[setting_of(run.row)].append(run.row)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,18 @@ def test_a_changed_description_is_noticed(file: Path) -> None:
         (lambda d: d.update(taps=[]), "no taps"),
         (lambda d: d.update(std=[0, 0, 0]), "unreadable description"),
         (lambda d: d.update(size=-3), "unreadable description"),
+        (lambda d: d.update(size=float("inf")), "unreadable description"),
+        (lambda d: d.update(mean=[float("nan"), 0, 0]), "unreadable description"),
+        (lambda d: d["weights"].update(source={}), "unreadable description"),
+        (lambda d: d["pruning"].update(kept=5), "unreadable description"),
+        (lambda d: d["pruning"].update(kept={"foreign": [1]}), "unreadable description"),
+        (lambda d: d["pruning"]["kept"].update({"features.0.0": [1, 2]}), "unreadable description"),
+        (lambda d: d["pruning"]["kept"].update({"features.0.0": 7}), "unreadable description"),
+        (lambda d: d["pruning"].update(ratio="abc"), "unreadable description"),
+        (lambda d: d["pruning"].update(ratio=5), "unreadable description"),
+        (lambda d: d["pruning"].update(method={}), "unreadable description"),
+        (lambda d: d["pruning"].update(tail_shapes={"classifier.0.weight": "ab"}), "unreadable description"),
+        (lambda d: d["pruning"].update(tail_shapes={"classifier.0.weight": [3, 3]}), "do not fit together"),
         (lambda d: d.pop("mean"), "unreadable description"),
         (lambda d: d["pruning"].update(surprise=1), "unreadable description"),
         (lambda d: d["pruning"].update(tail_shapes={"classifier.0.weight": [10**9, 10**9]}), "no slimming"),
@@ -107,6 +122,44 @@ def test_a_signed_but_absurd_description_is_refused(file: Path, edit: Any, messa
     _rewrite(file, edit, sign=True)
     with pytest.raises(CompressError, match=message):
         compress.cost_of(compress.load_backbone(file))
+
+
+def test_half_precision_is_saved_and_a_type_of_no_backbone_refused(slim: compress.Backbone, tmp_path: Path) -> None:
+    half = compress.load_backbone(_saved(slim, tmp_path / "full.safetensors")).to(torch.bfloat16)
+    compress.save(half, tmp_path / "half.safetensors")
+    weight = load_file(tmp_path / "half.safetensors")["features.0.0.weight"]
+    assert weight.dtype is torch.bfloat16
+    loaded = compress.load_backbone(tmp_path / "half.safetensors").trunk.get_parameter("features.0.0.weight")
+    assert torch.equal(loaded, weight.float())
+    file = tmp_path / "full.safetensors"
+    tensors = {name: tensor.to(torch.complex64) for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata=_header(file))
+    with pytest.raises(CompressError, match=r"complex64, which no backbone"):
+        compress.load_backbone(file)
+
+
+def _saved(backbone: compress.Backbone, file: Path) -> Path:
+    compress.save(backbone, file)
+    return file
+
+
+def test_a_full_disk_is_one_clear_error(slim: compress.Backbone, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(CompressError, match=r"cannot write .*slim\.safetensors"):
+            compress.save(slim, tmp_path / "slim.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_no_place_for_an_artifact(slim: compress.Backbone, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CompressError, match="a device or a pipe"):
+        compress.save(slim, tmp_path / "pipe")
 
 
 def test_a_foreign_safetensors_file_is_refused_with_the_way_to_use_it(tmp_path: Path) -> None:

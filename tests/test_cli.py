@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,11 +154,21 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
     evaluate = ("evaluate", ARCH, *RANDOM)
     prune = ("prune", "--arch", ARCH, *RANDOM)
     Path("empty").mkdir()
+    Path("plan.toml").write_text("ratios = [0]")
     Path("text.safetensors").write_text("not an artifact")
     cases = [
         ("did you mean resnet18", ("prune", "--arch", "resnet19", "--ratio", 0.5)),
         ("did you mean magnitude", (*prune, "--ratio", 0.5, "--method", "magnitud")),
         ("ratio 1.5 is outside [0, 1)", (*prune, "--ratio", 1.5)),
+        ("Invalid value for '--ratio'", (*prune, "--ratio", "half")),
+        ("Missing option '--ratio'", prune),
+        ("No such option: --ratoi", (*prune, "--ratoi", 0.5)),
+        ("Did you mean 'prune'", ("prun",)),
+        ("no dataset given", (*evaluate, "--dataset", "", "-o", "row.json")),
+        ("is there twice", (*evaluate, "--dataset", f"{tiny_dataset},{tiny_dataset}")),
+        ("--ratios beside a TOML plan", ("sweep", "plan.toml", "--ratios", "0.1")),
+        ("goes to --weights", ("profile", "resnet18.pth")),
+        ("ratio nan is outside [0, 1)", (*prune, "--ratio", "nan")),
         ("ratio -0.1 is outside [0, 1)", (*prune, "--ratio", -0.1)),
         ("largest ratio that leaves one", (*prune, "--ratio", 0.99)),
         ("the folder", (*prune, "--ratio", 0.5, "-o", "missing/slim.safetensors")),
@@ -180,6 +191,35 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
     for message, arguments in cases:
         assert message in refused(run(*arguments)), arguments
     assert not [file for file in Path().iterdir() if file.name.endswith("-p50.safetensors")]
+
+
+def test_what_is_finished_is_kept_when_a_later_category_is_refused(tiny_dataset: Path) -> None:
+    shutil.copytree(tiny_dataset, "data")
+    mask = Path("data/woven_fabric/ground_truth/hole/000_mask.png")
+    Image.new("L", (9, 9)).save(mask)
+    result = run("evaluate", ARCH, *RANDOM, "--dataset", "data", "-o", "row.json")
+    assert "9 x 9 pixels, its image 256 x 256" in refused(result)
+    assert json.loads(Path("row.json").read_text())["category"] == "printed_grid"
+
+
+def test_masks_that_mark_nothing_are_told(tiny_dataset: Path) -> None:
+    shutil.copytree(tiny_dataset / "printed_grid", "grid")
+    for mask in Path("grid/ground_truth").rglob("*.png"):
+        Image.new("L", (256, 256)).save(mask)
+    result = run("evaluate", ARCH, *RANDOM, "--dataset", "grid", "-o", "row.json")
+    assert "no mask marks a pixel" in result.stderr
+    assert json.loads(Path("row.json").read_text())["pixel_auroc"] is None
+
+
+def test_a_prunecore_data_that_is_no_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNECORE_DATA", "nowhere")
+    assert "PRUNECORE_DATA is 'nowhere'" in refused(run("prune", "--ratio", 0.5))
+
+
+def test_names_are_no_markup(tiny_dataset: Path) -> None:
+    shutil.copytree(tiny_dataset / "printed_grid", "data/[bold]grid")
+    result = run("evaluate", ARCH, *RANDOM, "--dataset", "data")
+    assert "[bold]grid" in result.stdout
 
 
 def test_weights_for_an_artifact_contradict(tiny_dataset: Path) -> None:
@@ -246,7 +286,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(tiny_dataset: Path, 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert errors.strip().splitlines()[-1] == "compress: interrupted; what was finished is kept"
+    assert errors.strip().splitlines()[-1] == "compress: interrupted"
     assert "Traceback" not in errors
     for file in Path("runs").glob("*.json"):
         assert json.loads(file.read_text())["arch"] == ARCH

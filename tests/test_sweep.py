@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import compress
-from anomaly import DATASETS, Category, open_dataset
+from anomaly import DATASETS, AnomalyError, Category, open_dataset
 from compress import CompressError
 from pipelines import sweep as sweep_module
 from pipelines.evaluate import DetectorSettings, evaluate
 from pipelines.results import Row, read_results
 from pipelines.sweep import SweepOutcome, SweepPlan, sweep
+from reports import render
 
 ARCH = "mobilenet_v3_small"
 
@@ -139,11 +140,13 @@ def test_the_origin_is_run_once_for_all_methods() -> None:
         ({"archs": ()}, "no archs"),
         ({"archs": ("resnet19",)}, "did you mean resnet18"),
         ({"methods": ("magnitud",)}, "did you mean magnitude"),
+        ({"coreset": 5.0}, r"coreset ratio 5\.0 is outside"),
+        ({"seeds": (-1,)}, "seed -1 is outside"),
         ({"ratios": (0.5, 1.0)}, r"ratio 1\.0 is outside"),
     ],
 )
 def test_plans_that_cannot_run_are_refused_at_once(given: dict[str, object], message: str) -> None:
-    with pytest.raises(CompressError, match=message):
+    with pytest.raises((CompressError, AnomalyError), match=message):
         SweepPlan(**given)  # type: ignore[arg-type]
 
 
@@ -192,6 +195,37 @@ def test_results_that_are_none_are_listed_and_left_out(plan: SweepPlan, tmp_path
     runs, failures = read_results(tmp_path)
     assert [run.examples for run in runs] == [None]
     assert {name for name, _ in failures} == {"half.json", "list.json", "other.json", f"{row}.npz"}
+
+
+def test_names_that_differ_in_odd_characters_only_are_different_files(plan: SweepPlan) -> None:
+    category = open_dataset(plan.datasets[0], cache=Path(), only=plan.categories)[0]
+    names = ["a b", "a_b", "瓶", "罐"]
+    slugs = {sweep_module._slug("n", "none", 0, dataclasses.replace(category, name=name), 0) for name in names}
+    assert len(slugs) == len(names)
+    assert all(slug.isascii() for slug in slugs)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "nested", "bomb", "types"])
+def test_damaged_results_never_stop_a_report(plan: SweepPlan, tmp_path: Path, damage: str) -> None:
+    sweep(dataclasses.replace(plan, ratios=(0.0,), timing=False), tmp_path, command="")
+    (pictures,), (row,) = tmp_path.glob("*.npz"), tmp_path.glob("*.json")
+    if damage == "zeros":
+        content = bytearray(pictures.read_bytes())
+        content[200:240] = bytes(40)
+        pictures.write_bytes(content)
+    elif damage == "nested":
+        (tmp_path / "deep.json").write_text("[" * 200_000)
+    elif damage == "bomb":
+        np.savez_compressed(pictures, images=np.zeros(70_000_000, np.uint8))
+    else:
+        with np.load(pictures) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        np.savez(pictures, **{**arrays, "scores": arrays["names"]})
+    runs, failures = read_results(tmp_path)
+    assert len(runs) == 1
+    assert len(failures) == 1
+    assert render(runs, failures, "")["index.html"]
+    assert row.is_file()
 
 
 def test_a_pickle_in_the_place_of_pictures_is_never_opened(plan: SweepPlan, tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ def open_dataset(name: str, *, cache: str | Path, only: Sequence[str] = (), trac
     Raises:
         AnomalyError: no such dataset or category, or a folder in no known layout.
     """
-    categories = DATASETS[name].read(Path(cache), track) if name in DATASETS else _read_folder(Path(name))
+    try:
+        categories = DATASETS[name].read(Path(cache), track) if name in DATASETS else _read_folder(Path(name))
+    except OSError as error:
+        raise AnomalyError(f"cannot read dataset {name}: {error.strerror} ({error.filename})") from error
     by_name = {category.name: category for category in categories}
     for wanted in only:
         if wanted not in by_name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ class Factory(Protocol):
     def classifier(self, network: nn.Module) -> nn.Module:
         """The last layer, whose outputs are the classes and so never pruned."""
 
-    def cached_weights(self, model: str) -> State | None:
-        """The official ImageNet weights if this machine has them already; reads the disk only."""
+    def cached_weights(self, model: str) -> Path | None:
+        """The file of the official ImageNet weights if this machine has it already."""
 
     def download_weights(self, model: str) -> State:
         """The official ImageNet weights, from the network. Raises OSError where it cannot be reached."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -46,12 +47,12 @@ def classifier(network: nn.Module) -> nn.Module:
     return layer
 
 
-def cached_weights(model: str) -> dict[str, Tensor] | None:
+def cached_weights(model: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repository = _hub_id(model)
     file = try_to_load_from_cache(repository, "model.safetensors") if repository else None
-    return load_file(file) if isinstance(file, str) else None
+    return Path(file) if isinstance(file, str) else None
 
 
 def download_weights(model: str) -> dict[str, Tensor]:

@@ -61,11 +61,9 @@ def classifier(network: nn.Module) -> nn.Module:
     return network.fc if isinstance(network, torchvision.models.ResNet) else network.classifier[-1]  # type: ignore[return-value,index]
 
 
-def cached_weights(model: str) -> dict[str, Tensor] | None:
+def cached_weights(model: str) -> Path | None:
     file = Path(torch.hub.get_dir(), "checkpoints", _url(model).rsplit("/", 1)[-1])
-    if not file.is_file():
-        return None
-    return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    return file if file.is_file() else None
 
 
 def download_weights(model: str) -> dict[str, Tensor]:

@@ -65,12 +65,11 @@ def generate(
     names = _checked_surfaces(surfaces)
     _check_counts(seed=seed, train=train, good=good, per_defect=per_defect, size=size)
     folder = Path(folder)
-    _refuse_full(folder)
-
     jobs = [job for name in names for job in _jobs(name, train=train, good=good, per_defect=per_defect)]
     # A sibling lies on the same file system, so that the last step is one rename.
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
     try:
+        _refuse_full(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         for job in track(jobs, "generating images", len(jobs)):
