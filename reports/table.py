@@ -9,6 +9,7 @@ from reports.columns import COLUMNS, KEYS, Better, Column, Difference, Factor, W
 from reports.runs import NA
 from reports.summary import Change, Group, Summary, by_category
 
+ONE = "1 category"
 Tone = Literal["better", "worse", "even"]
 
 
@@ -48,7 +49,7 @@ class Table:
 def summary_table(summary: Summary, *, brief: bool = False) -> Table:
     """One row per setting: means over categories and seeds."""
     columns = [c for c in COLUMNS if (Where.BRIEF if brief else Where.SUMMARY) in c.where]
-    several = any(len(g.categories) > 1 or len(g.seeds) > 1 for g in summary.groups)
+    several = len({_basis_cell(g).text for g in summary.groups}) > 1
     rows = [
         (
             *_setting_cells(summary, group),
@@ -86,6 +87,8 @@ def same_everywhere(summary: Summary) -> list[tuple[str, str]]:
     """The (key, value) pairs left out of the tables because no run differs in them."""
     pruned = [g for g in summary.groups if not g.setting.dense] or list(summary.groups)
     pairs = [(k.title, str(getattr(pruned[0].setting, k.name))) for k in KEYS if k.name not in summary.shown]
+    bases = {_basis_cell(group).text for group in summary.groups}
+    pairs += [("mean over", basis) for basis in bases if len(bases) == 1 and basis != ONE]
     return [(title, value) for title, value in pairs if value != NA]
 
 

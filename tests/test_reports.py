@@ -33,7 +33,7 @@ from reports.columns import COLUMNS, column
 from reports.frame import FIELDS
 from reports.heatmap import jpeg
 from reports.summary import summarize
-from reports.table import category_table, summary_table
+from reports.table import category_table, same_everywhere, summary_table
 from reports.words import SMALL_LOSS, STRONG_LOSS, findings
 
 ORIGIN: dict[str, Any] = {
@@ -137,7 +137,8 @@ def test_mean_is_over_seeds_of_a_category_first_then_over_categories() -> None:
     assert mean is not None
     assert mean.value == pytest.approx(0.7)
     assert mean.categories == 2
-    assert cells(runs, "mean over") == ["2 categories x 2 seeds"]
+    assert ("mean over", "2 categories x 2 seeds") in same_everywhere(summarize(runs))  # said once, not per row
+    assert cells([*runs, half()], "mean over") == ["2 categories x 2 seeds", "1 category"]
 
 
 def test_spread_is_the_deviation_between_seeds() -> None:
