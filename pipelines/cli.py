@@ -300,7 +300,7 @@ def methods(as_json: AsJson = False) -> None:
 @app.command()
 @refuse_in_one_line
 def backbones(as_json: AsJson = False) -> None:
-    """List the registered architectures; any timm network with maps at strides 8 and 16 works too."""
+    """List the registered architectures; most convolutional networks of timm work too, by their timm name."""
     from compress import ARCHITECTURES
 
     rows = [[a.name, a.factory_name, ", ".join(a.taps)] for a in ARCHITECTURES.values()]

@@ -114,6 +114,17 @@ def test_a_plain_folders_masks_are_found_by_name(plain: Path) -> None:
     assert load_mask(category.test[-1]).all()
 
 
+def test_a_plain_folders_files_that_are_not_understood_are_refused(plain: Path) -> None:
+    _mask(plain / "masks" / "7.png")
+    with pytest.raises(AnomalyError, match="holds no mask of a bad image: name them like the images"):
+        _open(plain)
+    shutil.rmtree(plain / "masks")
+    shutil.rmtree(plain / "bad")
+    _image(plain / "bad" / "scratch" / "0.png")
+    with pytest.raises(AnomalyError, match="put them right into it"):
+        _open(plain)
+
+
 def test_a_plain_folder_with_one_good_image_is_refused(tmp_path: Path) -> None:
     _image(tmp_path / "good" / "only.png")
     with pytest.raises(AnomalyError, match="holds 1 images: at least 2"):

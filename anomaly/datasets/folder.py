@@ -23,14 +23,18 @@ def read_folder(folder: Path) -> list[Category]:
     Masks lie in masks/ under the bad image's name, as `NAME.png` or `NAME_mask.png`: for all or for none.
 
     Raises:
-        AnomalyError: fewer than two good images.
+        AnomalyError: fewer than two good images, or files in bad/ or masks/ that are not understood.
     """
     good = [Sample(image, GOOD) for image in list_images(folder / GOOD)]
     if len(good) < 2:
         raise AnomalyError(f"{folder / GOOD} holds {len(good)} images: at least 2 are needed, to train and to test")
     bad = list_images(folder / BAD) if (folder / BAD).is_dir() else []
+    if not bad and (folder / BAD).is_dir() and any((folder / BAD).iterdir()):
+        raise AnomalyError(f"{folder / BAD} holds no images: put them right into it, not into folders of their own")
     train, held_out = split_good(good)
-    defective = (Sample(image, BAD, _mask_of(folder, image)) for image in bad)
+    defective = [Sample(image, BAD, _mask_of(folder, image)) for image in bad]
+    if (folder / MASKS).is_dir() and any((folder / MASKS).iterdir()) and not any(sample.mask for sample in defective):
+        raise AnomalyError(f"{folder / MASKS} holds no mask of a bad image: name them like the images, NAME.png")
     name = folder.resolve().name
     return [Category(name, name, train, (*held_out, *defective))]
 
