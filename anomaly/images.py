@@ -32,6 +32,8 @@ _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 def read_image(file: Path) -> Image.Image:
     """The image as 8-bit RGB. Grey is repeated, transparency dropped, 16 bits scaled from 0...65535 to 0...255.
 
+    Data of 12 bits in a file of 16 therefore comes out dark: spread it over the whole range first.
+
     Raises:
         AnomalyError: missing, no image, truncated, over MAX_PIXELS, or of a kind without a known range.
     """

@@ -111,7 +111,7 @@ def _imagenet(architecture: Architecture) -> Fetched:
         try:
             state = architecture.factory.download_weights(architecture.model)
         except (OSError, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0][:120].strip() if str(error) else type(error).__name__
             raise CompressError(
                 f"cannot download the ImageNet weights of {architecture.name} ({reason}); {OFFLINE_WAYS}"
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 import torchvision
@@ -149,6 +150,34 @@ def test_a_download_goes_through_torchs_hub_with_its_checksum(
     assert asked["check_hash"] is True
     assert asked["weights_only"] is True
     assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+
+
+def test_timms_weights_come_from_its_cache_or_its_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = compress.create_backbone("regnety_002", weights="none", seed=4).trunk.state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    asked = []
+
+    def fetch(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    downloaded = compress.create_backbone("regnety_002", weights="imagenet")
+    assert asked == [("timm/regnety_002.pycls_in1k", "model.safetensors")]
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", fetch)
+    cached = compress.create_backbone("regnety_002", weights="auto")
+    for backbone in (downloaded, cached):
+        assert backbone.spec.weights.source == "imagenet"
+        assert torch.equal(backbone.trunk.get_parameter("stem.conv.weight"), state["stem.conv.weight"])
+
+
+def test_a_damaged_cache_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"half a download")
+    with pytest.raises(CompressError, match=r"resnet18-f37072fd\.pth .*get it again"):
+        compress.create_backbone("resnet18", weights="auto")
 
 
 def test_offline_weights_are_pretrained() -> None:
