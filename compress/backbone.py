@@ -125,9 +125,7 @@ def create_backbone(
         CompressError: unknown name or tap, or weights that cannot be had or do not fit.
     """
     architecture = find_architecture(name)
-    parent = _build(architecture, seed)
-    chosen = _ordered(architecture, parent, taps)
-    trunk = architecture.factory.truncate(architecture.model, parent, chosen)
+    chosen, trunk = _trunk(architecture, taps, seed)
     fetched = fetch_weights(architecture, weights)
     if fetched.state is not None:
         trunk.load_state_dict(fit_to(trunk, fetched))
@@ -144,8 +142,8 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
     architecture = find_architecture(spec.arch)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     with torch.device("meta"):  # a small file must not make us allocate a huge parent before it proves to fit
-        resize(_trunk(architecture, spec.taps), shapes)
-    trunk = _trunk(architecture, spec.taps)
+        resize(_trunk(architecture, spec.taps)[1], shapes)
+    _, trunk = _trunk(architecture, spec.taps)
     resize(trunk, shapes)
     try:
         trunk.load_state_dict(state)
@@ -169,9 +167,11 @@ def whole_network(backbone: Backbone) -> nn.Module:
     return network.eval()
 
 
-def _trunk(architecture: Architecture, taps: Sequence[str]) -> nn.Module:
-    parent = _build(architecture, seed=0)
-    return architecture.factory.truncate(architecture.model, parent, _ordered(architecture, parent, taps))
+def _trunk(architecture: Architecture, taps: Sequence[str] | None, seed: int = 0) -> tuple[tuple[str, ...], nn.Module]:
+    """The taps in order, and the dense parent cut behind the last of them."""
+    parent = _build(architecture, seed)
+    chosen = _ordered(architecture, parent, taps)
+    return chosen, architecture.factory.truncate(architecture.model, parent, chosen)
 
 
 def dense_widths(backbone: Backbone) -> dict[str, int]:

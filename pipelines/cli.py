@@ -97,13 +97,14 @@ def prune(
     from compress.files import require_writable
     from compress.pruning import check_request
     from pipelines.models import open_model
+    from pipelines.profile import sizes
 
     check_request(ratio, method)
     file = require_writable(output or Path(f"{Path(arch).stem}-p{round(ratio * 100):02d}.safetensors"))
     backbone = open_model(arch, weights=weights, taps=_listed(taps), seed=seed)
     slim = compress.prune(backbone, ratio=ratio, method=method, seed=seed)
     compress.save(slim, file)
-    _print_costs({"before": backbone, "after": slim})
+    _print_sizes({"before": sizes(backbone), "after": sizes(slim)})
     note(f"weights: {slim.spec.weights.source}; no recovery was done, so features have suffered")
     print_line(f"wrote {file}")
 
@@ -116,18 +117,17 @@ def profile(
 ) -> None:
     """Show what is inside a backbone: taps, size, cost, how it was slimmed, the width of every pruned layer."""
     from pipelines.models import names_a_file, open_model
-    from pipelines.profile import describe
+    from pipelines.profile import SIZES, describe
 
     # Size and cost of an architecture do not depend on its weights, so random ones do.
-    backbone = open_model(model, weights="auto" if names_a_file(model) else "none")
-    description = describe(backbone)
+    description = describe(open_model(model, weights="auto" if names_a_file(model) else "none"))
     if as_json:
         print_line(json.dumps(description, indent=1))
         return
     layers = description.pop("layers")
-    shown = [[name, _shown(value)] for name, value in description.items() if name not in _COSTS]
-    print_table(["property", "value"], shown, title=model)
-    _print_costs({"size and cost": backbone})
+    costs = {name: description.pop(name) for name in SIZES}
+    print_table(["property", "value"], [[name, _shown(value)] for name, value in description.items()], title=model)
+    _print_sizes({"size and cost": costs})
     if layers:
         print_table(
             ["pruned layer", "channels before", "after"],
@@ -336,17 +336,12 @@ def _report(runs: Path, output: Path) -> None:
     print_line(f"wrote {output / PAGE}")
 
 
-def _print_costs(backbones: dict[str, Any]) -> None:
-    from compress import cost_of
-    from compress.artifact import artifact_bytes
+def _print_sizes(columns: dict[str, dict[str, int]]) -> None:
     from reports.columns import column
 
-    rows = []
-    costs = [dataclasses.asdict(cost_of(each)) | {"file_bytes": artifact_bytes(each)} for each in backbones.values()]
-    for name in costs[0]:
-        shown = column(name)
-        rows.append([shown.title, *(shown.format(cost[name]) for cost in costs)])
-    print_table(["", *backbones], rows, numeric=[False, *(True for _ in backbones)])
+    first, *_ = columns.values()
+    rows = [[column(name).title, *(column(name).format(each[name]) for each in columns.values())] for name in first]
+    print_table(["", *columns], rows, numeric=[False, *(True for _ in columns)])
 
 
 def _print_text(table: TextTable) -> None:
@@ -371,10 +366,6 @@ def _numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
         return tuple(kind(part) for part in _listed(text) or ())
     except ValueError:
         raise CompressError(f"{option} {text!r} is no comma-separated list of numbers, like 0,0.3,0.5") from None
-
-
-# What _print_costs shows, with units.
-_COSTS = ("params_full", "params_used", "macs_full", "macs_used", "file_bytes")
 
 
 def _shown(value: Any) -> str:

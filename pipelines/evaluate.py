@@ -15,10 +15,11 @@ from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.timing import time_stages
-from compress import Backbone, cost_of
-from compress.artifact import artifact_bytes, versions
+from compress import Backbone
+from compress.artifact import versions
 from pipelines import machine
 from pipelines.console import note
+from pipelines.profile import sizes
 from pipelines.results import Row
 from reports import Examples
 
@@ -41,10 +42,12 @@ def evaluate(
     settings: DetectorSettings,
     *,
     command: str,
+    data_fingerprint: str | None = None,
     track: Track = quiet,
 ) -> tuple[Row, Examples]:
     """The row of results of `backbone` on `category`, and pictures to look at.
 
+    `data_fingerprint` is the category's, if it is at hand: making it reads every file.
     The anomaly maps of the whole test split are held until the metrics are known, and sorted for them: some
     50 bytes for each of the images x 224 x 224 pixels at the peak, 1.5 GB for 583 images.
     """
@@ -79,8 +82,7 @@ def evaluate(
         dataset=category.dataset,
         category=category.name,
         seed=settings.seed,
-        **dataclasses.asdict(cost_of(backbone)),
-        file_bytes=artifact_bytes(backbone),
+        **sizes(backbone),
         bank_size=len(detector.bank),
         **dataclasses.asdict(metrics),
         ms_features=times.features if times else None,
@@ -93,14 +95,16 @@ def evaluate(
         versions=versions(),
         machine=machine.describe(),
         threads=machine.threads(),
-        data_fingerprint=fingerprint(category),
+        data_fingerprint=data_fingerprint or fingerprint(category),
         weights_source=backbone.spec.weights.source,
         weights_fingerprint=backbone.spec.weights.sha256,
     )
-    return row, _examples(category, scores, maps)
+    return row, _examples(category, masks, scores, maps)
 
 
-def _examples(category: Category, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Examples:
+def _examples(
+    category: Category, masks: NDArray[np.bool_] | None, scores: NDArray[np.float32], maps: NDArray[np.float32]
+) -> Examples:
     chosen = _chosen(category.test)
     samples = [category.test[index] for index in chosen]
     # Each backbone measures distances on its own scale: from a typical pixel to the strangest ones.
@@ -109,7 +113,7 @@ def _examples(category: Category, scores: NDArray[np.float32], maps: NDArray[np.
         names=[f"{sample.kind}/{sample.image.name}" for sample in samples],
         kinds=[sample.kind for sample in samples],
         images=np.stack([load_image(sample.image).permute(1, 2, 0).numpy() for sample in samples]),
-        masks=np.stack([load_mask(sample).numpy() for sample in samples]) if category.has_masks else None,
+        masks=None if masks is None else masks[chosen],
         maps=maps[chosen],
         scores=scores[chosen],
         low=float(low),

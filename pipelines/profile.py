@@ -5,9 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from compress import Backbone, cost_of
+from compress import Backbone, Cost, cost_of
 from compress.artifact import artifact_bytes
 from compress.backbone import dense_widths
+
+SIZES = (*(field.name for field in dataclasses.fields(Cost)), "file_bytes")
+
+
+def sizes(backbone: Backbone) -> dict[str, int]:
+    """Parameters, MACs and file bytes, under their names in a row of results."""
+    return {**dataclasses.asdict(cost_of(backbone)), "file_bytes": artifact_bytes(backbone)}
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
@@ -30,7 +37,6 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "scope": pruning.scope if pruning else None,
         "recover": pruning.recover if pruning else None,
         "seed": pruning.seed if pruning else None,
-        **dataclasses.asdict(cost_of(backbone)),
-        "file_bytes": artifact_bytes(backbone),
+        **sizes(backbone),
         "layers": {name: (before[name], len(kept)) for name, kept in (pruning.kept if pruning else {}).items()},
     }

@@ -117,13 +117,14 @@ def sweep(plan: SweepPlan, folder: Path, *, command: str, track: Track = quiet) 
         parent = parents[arch, seed]
         name = _slug(arch, method, ratio, category, seed)
         settings = DetectorSettings(plan.coreset, plan.bank_size, seed, plan.timing)
-        key = _key(parent, method, ratio, settings, prints[category.dataset, category.name])
+        data = prints[category.dataset, category.name]
+        key = _key(parent, method, ratio, settings, data)
         if is_finished(folder, name, key):
             kept += 1
             continue
         try:
             backbone = _slim(parent, method, ratio, seed, folder / "backbones")
-            row, examples = evaluate(backbone, category, settings, command=command, track=track)
+            row, examples = evaluate(backbone, category, settings, command=command, data_fingerprint=data, track=track)
         except (CompressError, AnomalyError) as error:
             write_failure(folder, name, str(error))
             note(f"failed: {name}: {error}")

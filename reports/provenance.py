@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.runs import NA, Run, one_line, text
+from reports.runs import NA, Run, one_line, plural, text
 from reports.summary import Row, Summary, setting_of
 
 
@@ -27,11 +27,11 @@ def _sentence(rows: Sequence[Row], summary: Summary) -> str:
     archs, datasets = (len(_distinct(rows, name)) for name in ("arch", "dataset"))
     categories = len({(text(row, "dataset"), text(row, "category")) for row in rows})
     parts = [
-        _plural(len(rows), "run", "runs"),
-        _plural(len(summary.groups), "setting", "settings"),
-        _plural(archs, "backbone", "backbones"),
-        _plural(datasets, "dataset", "datasets"),
-        _plural(categories, "category", "categories"),
+        plural(len(rows), "run", "runs"),
+        plural(len(summary.groups), "setting", "settings"),
+        plural(archs, "backbone", "backbones"),
+        plural(datasets, "dataset", "datasets"),
+        plural(categories, "category", "categories"),
     ]
     return f"{', '.join(parts)}."
 
@@ -73,7 +73,3 @@ def _commands(rows: Sequence[Row], summary: Summary) -> Iterable[tuple[str, str]
 
 def _distinct(rows: Iterable[Row], name: str) -> list[str]:
     return sorted({text(row, name) for row in rows} - {NA})
-
-
-def _plural(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"

@@ -93,6 +93,14 @@ def text(row: Mapping[str, Any], name: str) -> str:
     return NA if value is None else one_line(str(value)) or NA
 
 
+def plural(n: int, one: str, many: str) -> str:
+    """
+    >>> plural(1, "run", "runs"), plural(0, "run", "runs")
+    ('1 run', '0 runs')
+    """
+    return f"{n} {one if n == 1 else many}"
+
+
 def one_line(value: str) -> str:
     """Without control characters and lone surrogates, which neither a table nor a figure can hold.
 

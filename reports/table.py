@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.columns import COLUMNS, KEYS, Better, Column, Difference, Factor, Where
-from reports.runs import NA
+from reports.runs import NA, plural
 from reports.summary import Change, Group, Summary, by_category
 
 ONE = "1 category"
@@ -135,12 +135,8 @@ def _head(column: Column) -> Head:
 
 def _basis_cell(group: Group) -> Cell:
     categories, seeds = len(group.categories), len(group.seeds)
-    parts = [_plural(categories, "category", "categories"), _plural(seeds, "seed", "seeds")]
+    parts = [plural(categories, "category", "categories"), plural(seeds, "seed", "seeds")]
     return Cell(" x ".join(parts) if seeds > 1 else parts[0], float(categories * seeds))
-
-
-def _plural(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
 
 
 def _value_cell(summary: Summary, group: Group, column: Column) -> Cell:

@@ -88,11 +88,14 @@ def test_names_that_are_no_convolutional_network_are_refused(name: str, message:
         compress.create_backbone(name, weights="none")
 
 
-def test_building_leaves_the_callers_random_state_alone() -> None:
+@pytest.mark.parametrize(
+    ("name", "weights"), [("resnet18", "none"), ("efficientnet_lite0", "offline"), ("regnety_004", "none")]
+)
+def test_building_leaves_the_callers_random_state_alone(name: str, weights: str) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    compress.create_backbone("resnet18", weights="none", seed=9)
+    compress.create_backbone(name, weights=weights, seed=9)
     assert torch.equal(torch.rand(3), expected)
 
 

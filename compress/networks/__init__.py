@@ -1,4 +1,4 @@
-"""Where networks come from: one file per factory (torchvision, timm), all with the same five functions."""
+"""Where networks come from: one file per factory (torchvision, timm), all with the functions of `Factory`."""
 
 from __future__ import annotations
 
