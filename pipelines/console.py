@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -17,6 +18,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from reports import TextTable
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -44,6 +48,20 @@ def print_table(
     for row in rows:
         table.add_row(*map(escape, row))  # names come from files: they are no markup
     _out.print(table)
+
+
+def print_text_table(table: TextTable) -> None:
+    """A table that `reports` made."""
+    print_table(table.headers, table.rows, numeric=table.numeric)
+
+
+def print_sizes(columns: dict[str, dict[str, int]]) -> None:
+    """A table of `pipelines.profile.sizes`: one column for each backbone, under its title."""
+    from reports.columns import column
+
+    first, *_ = columns.values()
+    rows = [[column(name).title, *(column(name).format(each[name]) for each in columns.values())] for name in first]
+    print_table(["", *columns], rows, numeric=[False, *(True for _ in columns)])
 
 
 def print_line(text: str) -> None:
@@ -109,6 +127,11 @@ class OneLineRefusals(TyperGroup):
         except _UsageError as error:
             note(f"compress: {error.format_message()} (--help tells)")  # type: ignore[attr-defined]
             raise typer.Exit(REFUSED) from None
+
+
+def command_line() -> str:
+    """The command as it was typed, for the results that it makes."""
+    return shlex.join(["compress", *sys.argv[1:]])
 
 
 def was_typed(context: typer.Context, option: str) -> bool:

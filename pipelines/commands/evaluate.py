@@ -1,0 +1,56 @@
+"""compress evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import BankSize, Coreset, Dataset, Seed, Taps, Weights, listed
+from pipelines.console import ProgressBars, command_line, note, print_text_table, refuse_in_one_line
+
+
+@refuse_in_one_line
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
+    dataset: Dataset = "generated",
+    category: Annotated[str | None, typer.Option(help="One or more categories, comma-separated. Default: all.")] = None,
+    weights: Weights = "auto",
+    taps: Taps = None,
+    coreset: Coreset = 0.01,
+    bank_size: BankSize = None,
+    timing: Annotated[bool, typer.Option("--timing", help="Time the stages too, one image at a time.")] = False,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the row as JSON (several categories: a list).")
+    ] = None,
+) -> None:
+    """Fit PatchCore with a backbone and judge it on a dataset's test split, category by category.
+
+    compress evaluate slim.safetensors --dataset bottles/ -o row.json
+    """
+    from compress.files import require_writable
+    from pipelines.data import open_categories
+    from pipelines.evaluate import DetectorSettings
+    from pipelines.evaluate import evaluate as run
+    from pipelines.models import open_model
+    from pipelines.results import write_rows
+    from reports import Run, terminal_columns
+
+    if output:
+        require_writable(output)
+    backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
+    settings = DetectorSettings(coreset, bank_size, seed, timing)
+    with ProgressBars() as bars:
+        categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track)
+        note(f"weights: {backbone.spec.weights.source}")
+        rows = []
+        try:
+            for each in categories:
+                rows.append(run(backbone, each, settings, command=command_line(), track=bars.track)[0])
+        finally:  # a category that is refused, or Ctrl-C, takes nothing from those that are finished
+            if output and rows:
+                write_rows(output, rows)
+    print_text_table(terminal_columns([Run(dataclasses.asdict(row)) for row in rows]))

@@ -1,0 +1,125 @@
+"""compress sweep, compress report, and compress demo, which is both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.commands.options import BankSize, Coreset, Taps, Weights, listed, numbers
+from pipelines.console import (
+    FAILURES,
+    ProgressBars,
+    command_line,
+    note,
+    print_line,
+    print_text_table,
+    refuse_in_one_line,
+    was_typed,
+)
+
+
+@refuse_in_one_line
+def sweep(
+    context: typer.Context,
+    plan: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A TOML file instead of the options below, with the keys archs, methods, ratios, datasets, "
+            "categories, seeds, weights, taps, coreset, bank_size, timing."
+        ),
+    ] = None,
+    archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
+    methods: Annotated[str, typer.Option(help="Pruning methods, comma-separated.")] = "magnitude",
+    ratios: Annotated[
+        str, typer.Option(help="Pruning ratios, comma-separated; 0 is the dense network.")
+    ] = "0,0.3,0.5,0.7",
+    datasets: Annotated[str, typer.Option("--dataset", "--datasets", help="Datasets, comma-separated.")] = "generated",
+    category: Annotated[str | None, typer.Option(help="Categories, comma-separated. Default: all.")] = None,
+    seeds: Annotated[str, typer.Option("--seed", "--seeds", help="Seeds, comma-separated.")] = "0",
+    weights: Weights = "auto",
+    taps: Taps = None,
+    coreset: Coreset = 0.01,
+    bank_size: BankSize = None,
+    timing: Annotated[bool, typer.Option(help="Time the stages of each run.")] = True,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
+    ] = Path("runs"),
+) -> None:
+    """Run architectures x methods x ratios x datasets x seeds, each into a file of its own.
+
+    A killed sweep goes on where it stopped when the same command is given again.
+
+    compress sweep --arch resnet18 --ratios 0,0.3,0.5 --dataset bottles/ -o runs/
+    """
+    from pipelines.sweep import SweepPlan
+
+    if plan is not None:
+        _refuse_options_beside_a_plan(context)
+        chosen = SweepPlan.from_toml(plan)
+    else:
+        chosen = SweepPlan(
+            archs=listed(archs) or (),
+            methods=listed(methods) or (),
+            ratios=numbers("--ratios", ratios, float),
+            datasets=listed(datasets) or (),
+            categories=listed(category) or (),
+            seeds=numbers("--seeds", seeds, int),
+            weights=weights,
+            taps=listed(taps),
+            coreset=coreset,
+            bank_size=bank_size,
+            timing=timing,
+        )
+    _sweep(chosen, output)
+    note(f"compress report {output} -o report/ makes tables, figures and a page of it")
+
+
+@refuse_in_one_line
+def report(
+    runs: Annotated[Path, typer.Argument(help="A folder of results, made by compress sweep.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write the report to.")] = Path("report"),
+) -> None:
+    """Write the comparison report: an HTML page, Markdown, CSV and figures."""
+    _report(runs, output)
+
+
+@refuse_in_one_line
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results and report.")] = Path("demo"),
+) -> None:
+    """Prune EfficientNet-Lite0 at 0.3, 0.5 and 0.7, run PatchCore on four generated surfaces, and report."""
+    from pipelines.demo import DEMO
+
+    _sweep(DEMO, output / "runs")
+    _report(output / "runs", output / "report")
+
+
+def _refuse_options_beside_a_plan(context: typer.Context) -> None:
+    from compress import CompressError
+
+    given = [name for name in context.params if name not in ("plan", "output") and was_typed(context, name)]
+    if given:
+        raise CompressError(f"--{given[0].replace('_', '-')} beside a TOML plan: write it into the plan")
+
+
+def _sweep(plan: Any, folder: Path) -> None:
+    from pipelines.sweep import sweep as run
+
+    with ProgressBars() as bars:
+        outcome = run(plan, folder, command=command_line(), track=bars.track)
+    note(f"{outcome.run} runs done, {outcome.kept} kept from before, {outcome.failed} failed, results in {folder}")
+    if outcome.failed:
+        raise typer.Exit(FAILURES)
+
+
+def _report(runs: Path, output: Path) -> None:
+    from pipelines.report import PAGE, write_report
+    from reports import terminal_table
+
+    rows, left_out = write_report(runs, output, command=command_line())
+    for name, reason in left_out:
+        note(f"{name}: {reason}")
+    print_text_table(terminal_table(rows))
+    print_line(f"wrote {output / PAGE}")
