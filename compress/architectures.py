@@ -89,6 +89,14 @@ def find_architecture(name: str) -> Architecture:
     return Architecture(name, "timm", name, taps, _three(mean), _three(std))
 
 
+@functools.lru_cache(maxsize=64)
+def stages_of(architecture: Architecture) -> tuple[str, ...]:
+    """The stages that can be tapped, shallow first."""
+    with torch.device("meta"):
+        network = architecture.factory.build(architecture.model)
+    return tuple(architecture.factory.stages(architecture.model, network))
+
+
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     red, green, blue = values
     return float(red), float(green), float(blue)

@@ -157,6 +157,11 @@ def _parse_pruning(given: dict[str, Any], state: Mapping[str, Tensor]) -> Prunin
         whole = all(isinstance(index, int) and index >= 0 for index in kept)
         width = state[f"{layer}.weight"].shape[0]
         _require(whole and len(set(kept)) == width, f"{layer} holds {width} channels, but not so many are kept")
+    for stage, channels in pruning.stage_channels.items():
+        whole = all(isinstance(index, int) and index >= 0 for index in channels)
+        _require(whole and len(set(channels)) == len(channels), f"kept channels of stage {stage}")
+    steps = (pruning.recover_steps, pruning.sparse_steps or 0)
+    _require(all(isinstance(count, int) and count >= 0 for count in steps), f"steps {steps}")
     for name, shape in pruning.tail_shapes.items():
         _require(all(isinstance(side, int) and side >= 0 for side in shape), f"shape of {name}")
     return pruning

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from compress.architectures import Architecture, find_architecture
+from compress.architectures import Architecture, find_architecture, stages_of
 from compress.errors import CompressError
 from compress.networks import State
 from compress.resize import Shapes, resize, shapes_of
@@ -20,9 +20,15 @@ from compress.weights import WeightsOrigin, fetch_weights, fit_to
 class Pruning:
     """How a backbone was slimmed.
 
-    `kept` maps each pruned layer to the indices, in the dense parent, of the output channels that stayed.
-    `tail_shapes` are the shapes of the classification network's tensors past the last tap: the
-    detector never runs those layers and the file does not hold them, but their size is counted.
+    Attributes:
+        recover: what was done after the cut: `none`, `bn`, `distill`, `finetune`, or `reinit+` one of them.
+        kept: per pruned layer, the indices, in the dense parent, of the output channels that stayed.
+        stage_channels: the same per stage whose feature map lost channels.
+        tail_shapes: shapes of the classification network's tensors past the last tap: the detector never
+            runs those layers and the file does not hold them, but their size is counted.
+        sparse_steps: steps of sparse training before the cut; 0 for a method that wants it and was run
+            in one shot, None for a method without such a phase.
+        recover_steps: steps of training after the cut.
     """
 
     method: str
@@ -32,6 +38,9 @@ class Pruning:
     recover: str
     kept: Mapping[str, Sequence[int]]
     tail_shapes: Shapes
+    stage_channels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    sparse_steps: int | None = None
+    recover_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,16 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self._run(self.trunk, x, self.spec.taps)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """All stages up to the last tap, shallow first."""
+        stages = stages_of(find_architecture(self.spec.arch))
+        return stages[: stages.index(self.spec.taps[-1]) + 1]
+
+    def stage_maps(self, x: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """The maps (N, C_i, H_i, W_i) of any `stages` up to the last tap, shallow first."""
+        return self._run(self.trunk, x, stages)
 
     @property
     def mean(self) -> tuple[float, float, float]:
@@ -170,7 +189,7 @@ def whole_network(backbone: Backbone) -> nn.Module:
 def _trunk(architecture: Architecture, taps: Sequence[str] | None, seed: int = 0) -> tuple[tuple[str, ...], nn.Module]:
     """The taps in order, and the dense parent cut behind the last of them."""
     parent = _build(architecture, seed)
-    chosen = _ordered(architecture, parent, taps)
+    chosen = _ordered(architecture, taps)
     return chosen, architecture.factory.truncate(architecture.model, parent, chosen)
 
 
@@ -190,11 +209,11 @@ def _build(architecture: Architecture, seed: int) -> nn.Module:
         return architecture.factory.build(architecture.model)
 
 
-def _ordered(architecture: Architecture, network: nn.Module, taps: Sequence[str] | None) -> tuple[str, ...]:
+def _ordered(architecture: Architecture, taps: Sequence[str] | None) -> tuple[str, ...]:
     """The taps, shallow first."""
     if taps is None:
         return architecture.taps
-    stages = architecture.factory.stages(architecture.model, network)
+    stages = stages_of(architecture)
     for tap in taps:
         if tap not in stages:
             raise CompressError(f"{architecture.name} has no stage {tap!r} to tap: choose from {', '.join(stages)}")

@@ -1,19 +1,21 @@
 """Groups of channels that can only be removed together, from Torch-Pruning's dependency graph (Fang 2023).
 
 A residual sum ties the outputs of every layer that feeds it, a depthwise convolution follows its
-input, a squeeze-excite gate follows the map it scales. One `ChannelGroup` holds all of them.
+input, a squeeze-excite gate follows the map it scales. One `ChannelGroup` holds all of them, and the
+feature maps that its channels come out in.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from compress.architectures import Architecture
 from compress.errors import CompressError
 
 
@@ -33,6 +35,15 @@ class Member:
 
 
 @dataclass(frozen=True)
+class MapMember:
+    """A stage whose feature map holds channels of a group, `indices` and `channels` as in `Member`."""
+
+    stage: str
+    indices: Tensor
+    channels: Tensor
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
     """Channels 0 ... size-1 of the layer `root`, with every layer that must follow.
 
@@ -44,28 +55,54 @@ class ChannelGroup:
     size: int
     members: tuple[Member, ...]
     blocks: int
+    maps: tuple[MapMember, ...] = ()
 
     def filters(self) -> Iterator[tuple[Member, Tensor]]:
         """Each convolution or linear layer whose outputs are this group, with its weight as (outputs, -1)."""
         for member in self.members:
             if member.outputs and isinstance(member.layer, nn.Conv2d | nn.Linear):
-                yield member, member.layer.weight.detach().flatten(1)
+                yield member, member.layer.weight.flatten(1)
+
+    def norms(self) -> Iterator[tuple[Member, nn.BatchNorm2d]]:
+        """Each batch norm with a scale and a shift whose channels are this group."""
+        for member in self.members:
+            if isinstance(member.layer, nn.BatchNorm2d) and member.layer.affine:
+                yield member, member.layer
+
+    def lost(self, channels: Iterable[int]) -> dict[str, set[int]]:
+        """Per stage, the channels of its map that go when `channels` of the group do."""
+        gone = torch.tensor(sorted(channels), dtype=torch.long)
+        return {own.stage: set(own.indices[torch.isin(own.channels, gone)].tolist()) for own in self.maps}
+
+    def inside(self, network: nn.Module) -> ChannelGroup:
+        """The part of the group whose layers `network` has, by name, with the layers that `network` holds."""
+        layers = dict(network.named_modules())
+        members = [replace(m, layer=layers[m.name]) for m in self.members if m.name in layers]
+        return replace(self, members=tuple(members))
 
 
 class ChannelGraph:
-    """The dependency graph of a classification network, and the cuts that it allows."""
+    """The dependency graph of a classification network, and the cuts that it allows.
 
-    def __init__(self, network: nn.Module, classifier: nn.Module, size: int) -> None:
-        self.network = network
-        self._names = {module: name for name, module in network.named_modules()}
+    A 1x1 probe on the map of each of `stages` is part of the graph: what is cut from its input is what
+    that map loses.
+    """
+
+    def __init__(self, architecture: Architecture, network: nn.Module, stages: Sequence[str]) -> None:
+        probed = _Probed(architecture, network, stages)
         # Tracing follows gradients, so every parameter must have them.
-        for parameter in network.parameters():
+        for parameter in probed.parameters():
             parameter.requires_grad_(True)
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parameters outside layers, which keep their shape here
-            self._graph = tp.DependencyGraph().build_dependency(network, torch.zeros(1, 3, size, size))
-        # get_all_groups: fresh list, because Torch-Pruning 1.6 shares mutable defaults between calls.
-        self._groups = list(self._graph.get_all_groups(ignored_layers=[classifier]))
+            image = torch.zeros(1, 3, architecture.size, architecture.size)
+            self._graph = tp.DependencyGraph().build_dependency(probed, image)
+        self.network = network
+        self._names = {module: name for name, module in network.named_modules()}
+        self._stages: Mapping[nn.Module, str] = dict(zip(probed.probes, stages, strict=True))
+        kept = [architecture.factory.classifier(network), *probed.probes]
+        # Made into a list once: Torch-Pruning 1.6 shares mutable defaults between calls.
+        self._groups = list(self._graph.get_all_groups(ignored_layers=kept))
 
     def groups(self) -> list[ChannelGroup]:
         """All prunable groups, in Torch-Pruning's order."""
@@ -84,22 +121,45 @@ class ChannelGraph:
         removed: dict[str, list[int]] = {}
         for dependency, indices in cut:
             layer = dependency.target.module
-            if isinstance(layer, nn.Conv2d | nn.Linear) and self._graph.is_out_channel_pruning_fn(dependency.handler):
+            filters = isinstance(layer, nn.Conv2d | nn.Linear) and layer not in self._stages
+            if filters and self._graph.is_out_channel_pruning_fn(dependency.handler):
                 removed[self._names[layer]] = sorted(set(indices))
         cut.prune()
         return removed
 
     def _describe(self, group: tp.dependency.Group) -> ChannelGroup:
         root = group[0].dep.target.module
-        members = []
+        members, maps = [], []
         blocks = 1
         for item in group.items:
             layer = item.dep.target.module
+            indices, channels = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
+            if layer in self._stages:
+                maps.append(MapMember(self._stages[layer], indices, channels))
             if layer not in self._names:
                 continue  # an operation without parameters: a sum, an activation, a reshape
             outputs = self._graph.is_out_channel_pruning_fn(item.dep.handler)
-            indices, channels = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
             members.append(Member(self._names[layer], layer, outputs, indices, channels))
             if isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.out_channels:
                 blocks = max(blocks, layer.groups)
-        return ChannelGroup(self._names[root], len(group[0].idxs), tuple(members), blocks)
+        return ChannelGroup(self._names[root], len(group[0].idxs), tuple(members), blocks, tuple(maps))
+
+
+class _Probed(nn.Module):
+    """A network with a 1x1 convolution on the map of each stage."""
+
+    def __init__(self, architecture: Architecture, network: nn.Module, stages: Sequence[str]) -> None:
+        super().__init__()
+        self._architecture, self._stages = architecture, tuple(stages)
+        self.network = network
+        with torch.no_grad():
+            _, maps = self._run(torch.zeros(1, 3, architecture.size, architecture.size))
+        # skip_init: random weights would be drawn from the caller's generator.
+        self.probes = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, found.shape[1], 1, 1) for found in maps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scores, maps = self._run(x)
+        return [scores, *(probe(feature_map) for probe, feature_map in zip(self.probes, maps, strict=True))]
+
+    def _run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._architecture.factory.run_whole(self._architecture.model, self.network, x, self._stages)

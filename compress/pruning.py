@@ -1,10 +1,10 @@
-"""The verb `prune`: score the channel groups, keep the best of each, and build the smaller backbone."""
+"""The verb `prune`: rank the channel groups, keep the best of each, and build the smaller backbone."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,69 +13,35 @@ from compress.architectures import find_architecture
 from compress.backbone import Backbone, Pruning, assemble, whole_network
 from compress.channel_groups import ChannelGraph, ChannelGroup
 from compress.errors import CompressError, unknown
-from compress.importance import METHODS
+from compress.importance import ALIASES, METHODS, Evidence, Method
+from compress.selection import Rule, check_ratio, prunable, select
 
 
-def prune(backbone: Backbone, *, ratio: float, method: str = "magnitude", seed: int = 0) -> Backbone:
-    """A new backbone with the share `ratio` of the channels of every group removed; the given one is untouched.
+def prune(
+    backbone: Backbone,
+    *,
+    ratio: float,
+    method: str = "magnitude",
+    rule: Rule | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """A new backbone with the share `ratio` of the channels removed; the given one is untouched.
 
-    Each group is ranked by itself (scope `local`) and keeps floor((1 - ratio) * channels). The whole
-    classification network is slimmed by the same rule, so that its size can be compared with the
-    literature, but only layers up to the last tap are scored and kept.
+    The whole classification network is slimmed by the same rule, so that its size can be compared with
+    the literature, but only layers up to the last tap are scored and kept.
 
     Args:
         backbone: dense or already slimmed; ratios multiply.
         ratio: share of channels to remove, in [0, 1).
         method: a name in `METHODS`.
+        rule: scope and limits of the cut; by default the method's own scope, and no limits.
         seed: of the random choices that a method makes.
 
     Raises:
         CompressError: a ratio outside [0, 1) or one that empties a layer, or an unknown method.
     """
     check_request(ratio, method)
-    score = METHODS[method].score
-    network = whole_network(backbone)
-    classifier = find_architecture(backbone.spec.arch).factory.classifier(network)
-    trunk_names = backbone.trunk.state_dict().keys()
-    trained = {name.rpartition(".")[0] for name in trunk_names}
-    generator = torch.Generator().manual_seed(seed)
-    removals = []
-    removed: dict[str, list[int]] = {}
-    try:
-        graph = ChannelGraph(network, classifier, backbone.spec.size)
-        groups = graph.groups()
-        _check_no_layer_empties(groups, ratio)
-        for group in groups:  # score all before the first cut
-            members = tuple(member for member in group.members if member.name in trained)
-            # A group wholly past the last tap has no trained weights: which of its channels go is all the same.
-            scores = score(replace(group, members=members), generator) if members else torch.zeros(group.size)
-            removals.append(lowest(scores, _removed(group, ratio), group.blocks))
-        for group, channels in zip(groups, removals, strict=True):
-            if channels:
-                removed.update(graph.remove(group, channels))
-        if any(0 in tensor.shape for tensor in network.state_dict().values()):
-            raise ValueError("two groups cut the same layer")
-    except CompressError:
-        raise
-    except Exception as error:  # whatever Torch-Pruning stumbles over in a network that it does not understand
-        raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: its layers do not fit Torch-Pruning's dependency graph "
-            f"({type(error).__name__}: {error}); choose another architecture"
-        ) from error
-
-    state = network.state_dict()
-    before = backbone.spec.pruning
-    pruning = Pruning(
-        method=method if before is None or before.method == method else f"{before.method}+{method}",
-        ratio=ratio if before is None else 1 - (1 - before.ratio) * (1 - ratio),
-        scope="local",
-        seed=seed,
-        recover="none",
-        kept=_kept({name: channels for name, channels in removed.items() if name in trained}, backbone),
-        tail_shapes={name: tuple(tensor.shape) for name, tensor in state.items() if name not in trunk_names},
-    )
-    trunk_state = {name: state[name].detach().clone() for name in trunk_names}
-    return assemble(replace(backbone.spec, pruning=pruning), trunk_state)
+    return rank(backbone, method=method, rule=rule, seed=seed).cut(ratio)
 
 
 def check_request(ratio: float, method: str) -> None:
@@ -84,50 +50,165 @@ def check_request(ratio: float, method: str) -> None:
     Raises:
         CompressError: a ratio outside [0, 1), or an unknown method.
     """
-    if not 0 <= ratio < 1:
-        raise CompressError(f"ratio {ratio} is outside [0, 1): 0.5 removes half of the channels of every layer")
-    if method not in METHODS:
-        raise unknown("method", method, METHODS, "compress methods lists them")
+    check_ratio(ratio)
+    find_method(method)
 
 
-def lowest(scores: Tensor, count: int, blocks: int = 1) -> list[int]:
-    """Indices of the `count` smallest scores, ties by index, ascending.
+def find_method(name: str) -> Method:
+    """The method of that name or alias.
 
-    With `blocks` > 1 the scores are averaged over that many equal consecutive blocks, and the same
-    positions are taken from each, so that the blocks stay of one size; `count` is then per block.
+    Raises:
+        CompressError: there is none.
     """
-    per_block = scores.view(blocks, -1).mean(dim=0)
-    order = torch.argsort(per_block, stable=True)[:count]
-    size = len(per_block)
-    return sorted(int(index) + block * size for index in order for block in range(blocks))
+    name = ALIASES.get(name, name)
+    if name not in METHODS:
+        raise unknown("method", name, METHODS, "compress methods lists them")
+    return METHODS[name]
 
 
-def _removed(group: ChannelGroup, ratio: float) -> int:
-    """How many channels go, per block."""
-    size = group.size // group.blocks
-    # 1e-9: 10 * (1 - 0.9) is 0.99... in floating point, and one channel should stay.
-    return size - math.floor(size * (1 - ratio) + 1e-9)
+@dataclass(frozen=True)
+class Ranking:
+    """A backbone whose channels are scored, ready to be cut at any ratio.
+
+    Attributes:
+        groups: the prunable groups of the part that the detector runs, with the layers of `backbone.trunk`.
+        scores: per group (group.size,); the least go first.
+        tail: groups wholly past the last tap. They have no trained weights: which of their channels go
+            is all the same, and how many follows the ratio.
+    """
+
+    backbone: Backbone
+    method: str
+    rule: Rule
+    seed: int
+    groups: tuple[ChannelGroup, ...]
+    scores: tuple[Tensor, ...]
+    tail: tuple[ChannelGroup, ...]
+
+    def removals(self, ratio: float, *, full: Mapping[str, int] | None = None) -> dict[str, list[int]]:
+        """Channels that go at `ratio`, by the root of their group; `full` as in `compress.selection.select`."""
+        chosen = select(self.groups, self.scores, ratio, self.rule, full=full)
+        level = replace(self.rule, scope="local")
+        chosen += select(self.tail, [torch.zeros(group.size) for group in self.tail], ratio, level, full=full)
+        roots = [group.root for group in (*self.groups, *self.tail)]
+        return dict(zip(roots, chosen, strict=True))
+
+    def cut(self, ratio: float, *, full: Mapping[str, int] | None = None) -> Backbone:
+        """The smaller backbone.
+
+        Raises:
+            CompressError: a ratio outside [0, 1) or one that empties a layer.
+        """
+        recorded = replace(_record(self.backbone), method=_joined(self.backbone, self.method), scope=self.rule.scope)
+        before = _record(self.backbone).ratio
+        recorded = replace(recorded, ratio=1 - (1 - before) * (1 - ratio) if full is None else ratio, seed=self.seed)
+        return remove(self.backbone, self.removals(ratio, full=full), recorded)
 
 
-def _check_no_layer_empties(groups: Sequence[ChannelGroup], ratio: float) -> None:
-    narrowest = min(groups, key=lambda group: group.size // group.blocks)
-    size = narrowest.size // narrowest.blocks
-    if _removed(narrowest, ratio) >= size:
-        largest = math.floor((1 - 1 / size) * 1000) / 1000
+def rank(backbone: Backbone, *, method: str, rule: Rule | None = None, seed: int = 0) -> Ranking:
+    """Score the channels of `backbone` by `method` (see `prune`)."""
+    chosen = find_method(method)
+    rule = rule or Rule(scope=chosen.scope)
+    groups, tail = channel_groups(backbone, rule)
+    evidence = Evidence(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        scores = [chosen.score(group, evidence) for group in groups]
+    return Ranking(backbone, ALIASES.get(method, method), rule, seed, tuple(groups), tuple(scores), tuple(tail))
+
+
+def channel_groups(backbone: Backbone, rule: Rule | None = None) -> tuple[list[ChannelGroup], list[ChannelGroup]]:
+    """The prunable groups that have layers in the trunk, with those layers, and the groups that have none.
+
+    Raises:
+        CompressError: the network cannot be pruned, or `rule` leaves nothing to prune.
+    """
+    with _refusing_misfits(backbone):
+        found = _graph(backbone).groups()
+    found = prunable(found, rule or Rule(), backbone.spec.taps)
+    inside = [group.inside(backbone.trunk) for group in found]
+    return [own for own in inside if own.members], [
+        group for group, own in zip(found, inside, strict=True) if not own.members
+    ]
+
+
+def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: Pruning) -> Backbone:
+    """A new backbone without the channels `removals`, given by the root of their group.
+
+    `recorded` tells how they were chosen; kept channels and shapes are filled in here.
+
+    Raises:
+        CompressError: the network's layers do not fit Torch-Pruning's graph.
+    """
+    outputs: dict[str, list[int]] = {}
+    maps: dict[str, set[int]] = {}
+    with _refusing_misfits(backbone):
+        graph = _graph(backbone)
+        groups = [group for group in graph.groups() if removals.get(group.root)]
+        for group in groups:
+            for stage, channels in group.lost(removals[group.root]).items():
+                maps.setdefault(stage, set()).update(channels)
+            outputs.update(graph.remove(group, list(removals[group.root])))
+        state = graph.network.state_dict()
+        if any(0 in tensor.shape for tensor in state.values()):
+            raise ValueError("two groups cut the same layer")
+    before = _record(backbone)
+    weights = backbone.trunk.state_dict()
+    trained = {name for name in outputs if f"{name}.weight" in weights}
+    widths = {name: weights[f"{name}.weight"].shape[0] for name in trained}
+    pruning = replace(
+        recorded,
+        kept=_kept(before.kept, {name: outputs[name] for name in trained}, widths),
+        stage_channels=_kept(before.stage_channels, maps, _widths(backbone, maps)),
+        tail_shapes={name: tuple(tensor.shape) for name, tensor in state.items() if name not in weights},
+    )
+    return assemble(replace(backbone.spec, pruning=pruning), {name: state[name].detach().clone() for name in weights})
+
+
+def _graph(backbone: Backbone) -> ChannelGraph:
+    architecture = find_architecture(backbone.spec.arch)
+    return ChannelGraph(architecture, whole_network(backbone), backbone.stages)
+
+
+@contextlib.contextmanager
+def _refusing_misfits(backbone: Backbone) -> Iterator[None]:
+    try:
+        yield
+    except CompressError:
+        raise
+    except Exception as error:  # whatever Torch-Pruning stumbles over in a network that it does not understand
         raise CompressError(
-            f"ratio {ratio} would leave none of the {size} channels of {narrowest.root}: "
-            f"the largest ratio that leaves one is {largest}"
-        )
+            f"{backbone.spec.arch} cannot be pruned: its layers do not fit Torch-Pruning's dependency graph "
+            f"({type(error).__name__}: {error}); choose another architecture"
+        ) from error
 
 
-def _kept(removed: Mapping[str, Sequence[int]], backbone: Backbone) -> dict[str, list[int]]:
-    """Kept output channels per pruned layer, as indices into the dense parent."""
-    before = dict(backbone.spec.pruning.kept) if backbone.spec.pruning else {}
+def _record(backbone: Backbone) -> Pruning:
+    """How `backbone` was slimmed so far."""
+    return backbone.spec.pruning or Pruning("none", 0.0, "none", 0, "none", kept={}, tail_shapes={})
+
+
+def _joined(backbone: Backbone, method: str) -> str:
+    before = _record(backbone).method
+    return method if before in ("none", method) else f"{before}+{method}"
+
+
+@torch.no_grad()
+def _widths(backbone: Backbone, stages: Iterable[str]) -> dict[str, int]:
+    """Channels of the stages' maps."""
+    chosen = [stage for stage in backbone.stages if stage in set(stages)]
+    side = backbone.spec.size
+    maps = backbone.stage_maps(torch.zeros(1, 3, side, side), chosen) if chosen else []
+    return {stage: feature_map.shape[1] for stage, feature_map in zip(chosen, maps, strict=True)}
+
+
+def _kept(
+    before: Mapping[str, Sequence[int]], removed: Mapping[str, Iterable[int]], widths: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Kept channels by layer or stage, as indices into the dense parent."""
     kept = {name: list(indices) for name, indices in before.items()}
-    state = backbone.trunk.state_dict()
     for name, channels in removed.items():
-        width = state[f"{name}.weight"].shape[0]
-        parents = before.get(name, range(width))
         gone = set(channels)
-        kept[name] = [parents[index] for index in range(width) if index not in gone]
+        if gone or name in kept:
+            parents = before.get(name, range(widths[name]))
+            kept[name] = [parents[index] for index in range(widths[name]) if index not in gone]
     return kept

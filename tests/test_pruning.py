@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 import compress
 from compress import ARCHITECTURES, METHODS, CompressError
+from compress.architectures import find_architecture
 from compress.backbone import whole_network
 from compress.channel_groups import ChannelGraph, ChannelGroup, Member
+from compress.importance import Evidence
 from compress.importance.magnitude import magnitude
-from compress.pruning import lowest
+from compress.selection import lowest
 
 IMAGES = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
@@ -154,8 +156,7 @@ def test_a_network_that_does_not_fit_the_graph_is_refused() -> None:
 
 
 def test_cutting_a_channel_that_is_not_there_is_refused(resnet18: compress.Backbone) -> None:
-    network = whole_network(resnet18)
-    graph = ChannelGraph(network, network.fc, 224)  # type: ignore[arg-type]
+    graph = ChannelGraph(find_architecture("resnet18"), whole_network(resnet18), resnet18.stages)
     with pytest.raises(CompressError, match="channels 0 to 63"):
         graph.remove(next(group for group in graph.groups() if group.size == 64), [999])
 
@@ -166,7 +167,7 @@ def test_magnitude_by_hand() -> None:
         conv.weight.copy_(torch.tensor([[1.0, -1, 1, -1], [2, 2, 2, 2], [0, 0, 0, 0]]).view(3, 1, 2, 2))
     group = ChannelGroup("conv", 3, (_member("conv", conv),), blocks=1)
     # L1 norms 4, 8, 0 with a mean of 4
-    assert magnitude(group, torch.Generator()).tolist() == [1.0, 2.0, 0.0]
+    assert magnitude(group, Evidence(torch.Generator())).tolist() == [1.0, 2.0, 0.0]
 
 
 def test_magnitude_lets_tied_layers_weigh_the_same() -> None:
@@ -175,7 +176,7 @@ def test_magnitude_lets_tied_layers_weigh_the_same() -> None:
         small.weight.copy_(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
         large.weight.copy_(torch.tensor([300.0, 100.0]).view(2, 1, 1, 1))
     group = ChannelGroup("small", 2, (_member("small", small), _member("large", large)), blocks=1)
-    assert magnitude(group, torch.Generator()).tolist() == [1.0, 1.0]
+    assert magnitude(group, Evidence(torch.Generator())).tolist() == [1.0, 1.0]
 
 
 def test_magnitude_agrees_with_torch_pruning(resnet18: compress.Backbone) -> None:
@@ -189,7 +190,7 @@ def test_magnitude_agrees_with_torch_pruning(resnet18: compress.Backbone) -> Non
     group = dependency.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(128)))
     filters_alone = [item for item in group if item.dep.target.module is layer]
     group._group = filters_alone
-    own = magnitude(ChannelGroup("conv", 128, (_member("conv", layer),), blocks=1), torch.Generator())
+    own = magnitude(ChannelGroup("conv", 128, (_member("conv", layer),), blocks=1), Evidence(torch.Generator()))
     assert torch.equal(own.argsort(), theirs(group).argsort())
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from compress.channel_groups import ChannelGroup
+from compress.importance.evidence import Evidence
 
 
-def random(group: ChannelGroup, generator: torch.Generator) -> Tensor:
+def random(group: ChannelGroup, evidence: Evidence) -> Tensor:
     """Uniform scores in [0, 1) of shape (group.size,), drawn from the run's generator."""
-    return torch.rand(group.size, generator=generator)
+    return torch.rand(group.size, generator=evidence.generator)

@@ -28,6 +28,9 @@ class Factory(Protocol):
     def run(self, trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """Feature maps of shape (N, C_i, H_i, W_i), one per tap, shallow first."""
 
+    def run_whole(self, model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """Class scores of the whole network, and the maps that `run` gives for the same taps."""
+
     def classifier(self, network: nn.Module) -> nn.Module:
         """The last layer, whose outputs are the classes and so never pruned."""
 

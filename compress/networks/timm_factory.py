@@ -42,6 +42,14 @@ def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
     return maps
 
 
+def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    names = stages(model, network)
+    last, maps = network.forward_intermediates(  # type: ignore[operator]
+        x, indices=[names.index(tap) for tap in taps], norm=False, output_fmt="NCHW"
+    )
+    return network.forward_head(last), maps  # type: ignore[operator]
+
+
 def classifier(network: nn.Module) -> nn.Module:
     layer: nn.Module = network.get_classifier()  # type: ignore[operator]
     return layer

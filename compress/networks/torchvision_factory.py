@@ -57,6 +57,19 @@ def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
     return maps
 
 
+def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    maps: list[Tensor] = []
+    hooks = [
+        network.get_submodule(tap).register_forward_hook(lambda module, inputs, output: maps.append(output))
+        for tap in taps
+    ]
+    try:
+        return network(x), maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def classifier(network: nn.Module) -> nn.Module:
     return network.fc if isinstance(network, torchvision.models.ResNet) else network.classifier[-1]  # type: ignore[return-value,index]
 
