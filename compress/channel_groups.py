@@ -155,7 +155,10 @@ class _Probed(nn.Module):
         with torch.no_grad():
             _, maps = self._run(torch.zeros(1, 3, architecture.size, architecture.size))
         # skip_init: random weights would be drawn from the caller's generator.
-        self.probes = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, found.shape[1], 1, 1) for found in maps)
+        self.probes = nn.ModuleList(
+            nn.utils.skip_init(nn.Conv2d, found.shape[1], 1, 1)  # type: ignore[no-untyped-call]
+            for found in maps
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         scores, maps = self._run(x)
