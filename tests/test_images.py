@@ -43,6 +43,14 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
     assert np.asarray(read_image(file)).min() > 250
 
 
+def test_a_large_jpeg_is_decoded_smaller_where_that_is_enough(tmp_path: Path) -> None:
+    file = _saved(tmp_path, Image.new("RGB", (1200, 900), (10, 200, 30)), "large.jpg")
+    assert read_image(file).size == (1200, 900)
+    assert read_image(file, at_least=256).size == (600, 450)  # a half; a quarter would be 300 x 225
+    assert np.abs(np.asarray(read_image(file, at_least=256)).mean((0, 1)) - (10, 200, 30)).max() < 2
+    assert read_image(_saved(tmp_path, Image.new("RGB", (1200, 900))), at_least=256).size == (1200, 900)
+
+
 def test_float_pixels_are_refused_for_their_unknown_range(tmp_path: Path) -> None:
     file = _saved(tmp_path, Image.fromarray(GREY.astype(np.float32)), "depth.tif")
     with pytest.raises(AnomalyError, match=r"depth\.tif has pixels of kind 'F'"):
