@@ -42,5 +42,11 @@ def main(
     """Slim vision backbones for anomaly detection, and see what each saving cost."""
 
 
-for _command in (prune, profile, evaluate, sweep, report, demo, generate, datasets, methods, backbones):
-    app.command()(_command)
+_PANELS = {
+    "Slim": (prune, profile),
+    "Judge": (evaluate, sweep, report, demo),
+    "Look up": (datasets, methods, backbones, generate),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)

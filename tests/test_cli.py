@@ -145,9 +145,15 @@ def test_lists(command: str, names: list[str]) -> None:
 
 def test_every_command_teaches_itself() -> None:
     overview = run("--help").stdout
+    assert all(panel in overview for panel in ("Slim", "Judge", "Look up"))
     for command in ("prune", "profile", "evaluate", "sweep", "report", "demo", "generate", "datasets", "methods"):
         assert command in overview
         assert run(command, "--help").exit_code == 0
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, pipelines.cli; print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_refusals_are_one_line(tiny_dataset: Path) -> None:
