@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly import Category, Metrics, PatchCore, evaluate_scores, load_batches
+from anomaly import Category, PatchCore, auroc, load_batches
 from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
@@ -64,12 +64,22 @@ def validation_split(category: Category, *, seed: int = 0) -> ValidationSplit:
     return ValidationSplit(fit, good, defective, masks)
 
 
-def validation_metrics(
+@dataclass(frozen=True)
+class ValidationAuroc:
+    """AUROC of images and of pixels, both in [0, 1]."""
+
+    image: float
+    pixel: float
+
+
+def validation_auroc(
     backbone: Backbone, split: ValidationSplit, settings: DetectorSettings, *, track: Track = quiet
-) -> Metrics:
+) -> ValidationAuroc:
     """PatchCore with `backbone`, fitted and judged on `split`. Good for comparing backbones on one split.
 
-    The values are no estimate of those on real defects, which may be easier or harder.
+    The values are no estimate of those on real defects, which may be easier or harder. They differ from split to split,
+    and so does, less, the loss of one backbone against another: on magnetic tile a dense ResNet-18 had an image AUROC
+    of 0.856 to 0.883 with three seeds, and lost 0.073 to 0.093 when 0.3 of its channels went.
     """
     detector = PatchCore(
         backbone,
@@ -82,11 +92,8 @@ def validation_metrics(
     images = torch.cat([split.good, split.defective])
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     predictions = [detector.predict(batch) for batch in track(batches, "validation", len(batches))]
+    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
+    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
     labels = np.arange(len(images)) >= len(split.good)
-    masks = torch.cat([torch.zeros(split.good[:, 0].shape, dtype=torch.bool), split.masks])
-    return evaluate_scores(
-        labels,
-        torch.cat([prediction.scores for prediction in predictions]).numpy(),
-        masks.numpy(),
-        torch.cat([prediction.maps for prediction in predictions]).numpy(),
-    )
+    masks = torch.cat([torch.zeros(split.good[:, 0].shape, dtype=torch.bool), split.masks]).numpy()
+    return ValidationAuroc(auroc(labels, scores), auroc(masks, maps))
