@@ -13,15 +13,20 @@ from compress.cost import Cost, cost_of
 from compress.errors import CompressError
 from compress.importance import METHODS
 from compress.pruning import prune
+from compress.recovery import RECOVERIES, distill
+from compress.training import Recipe
 
 __all__ = [
     "ARCHITECTURES",
     "METHODS",
+    "RECOVERIES",
     "Backbone",
     "CompressError",
     "Cost",
+    "Recipe",
     "cost_of",
     "create_backbone",
+    "distill",
     "load_backbone",
     "prune",
     "save",

@@ -1,0 +1,49 @@
+"""Views of photographs: the random crops that a network is trained on, and the centre that a detector sees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+SCALE = (0.2, 1.0)  # share of the image's area that a crop covers
+ASPECT = (3 / 4, 4 / 3)  # width over height of a crop
+
+
+def random_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    """A random part of `image`, stretched to a square and mirrored half of the time (Szegedy 2015, section 6).
+
+    Args:
+        image: uint8 (3, H, W).
+        size: side of the square, in pixels.
+
+    Returns:
+        uint8 (3, size, size), resized bilinearly with antialiasing.
+    """
+    top, left, height, width = _box(image.shape[1], image.shape[2], rng)
+    crop = _resized(image[:, top : top + height, left : left + width], size)
+    return crop.flip(-1) if rng.random() < 0.5 else crop
+
+
+def centre_view(image: Tensor) -> Tensor:
+    """What the detector sees of `image`, uint8 (3, H, W): squashed to 256 x 256, its centre of 224 x 224."""
+    return _resized(image, 256)[:, 16:240, 16:240]
+
+
+def _box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*SCALE)
+        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            break
+    else:  # a very long image
+        h = w = min(height, width)
+    return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+
+
+def _resized(image: Tensor, size: int) -> Tensor:
+    return F.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]

@@ -1,0 +1,91 @@
+"""Recovery without labels: every kept channel is trained onto the same channel of the dense parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from compress.backbone import Backbone
+from compress.progress import Track, quiet
+from compress.recovery.record import digests, float_copy, keeping_last_good, record_of, recovered, require_parent
+from compress.stage_distance import StageDistance
+from compress.training import Recipe, Report, Run, find_device, train
+from compress.training_set import TrainingSet
+
+STEPS = 1500
+RECIPE = Recipe()
+
+
+def distill(
+    slim: Backbone,
+    teacher: Backbone,
+    images: Sequence[Tensor],
+    *,
+    steps: int = STEPS,
+    recipe: Recipe = RECIPE,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    track: Track = quiet,
+    report: Report | None = None,
+) -> Backbone:
+    """A new backbone of `slim`'s structure whose maps are near the teacher's (see `compress.stage_distance`).
+
+    Any photographs will do, and need no labels: what counts is that they are many and varied.
+
+    Args:
+        slim: a pruned backbone.
+        teacher: the dense backbone that it was cut from.
+        images: uint8 RGB (3, H, W) of any sizes; a sequence or map-style dataset, not a DataLoader.
+        steps, recipe, seed, device, checkpoint, track, report: see `compress.training.Run` and `Recipe`.
+
+    Returns:
+        On the CPU, float32, in evaluation mode: the state that was best on the held-out images.
+
+    Raises:
+        RecoveryError: the loss is not finite; the error's `backbone` is the last good state.
+        CompressError: `slim` is dense, the teacher is not its parent, or the images will not do.
+    """
+    return recover(slim, teacher, images, Run(steps, recipe, seed, device, checkpoint, track, report))
+
+
+def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Run) -> Backbone:
+    """`distill`, as the registry calls it."""
+    require_parent(slim, teacher)
+    data = training_set(slim, images, run, labelled=False)
+    student = float_copy(slim)
+    distance = distance_to(teacher, slim, data, run)
+    with keeping_last_good(slim, "distill", "trunk."):
+        outcome = train(
+            student,
+            lambda batch, labels, progress: distance(student, batch),
+            data,
+            run,
+            request={"verb": "distill", **digests(slim=slim, teacher=teacher)},
+            title="distilling",
+        )
+    return recovered(slim, student.trunk.state_dict(), "distill", outcome.steps)
+
+
+def training_set(backbone: Backbone, images: Sequence[object], run: Run, *, labelled: bool) -> TrainingSet:
+    """The images, as `run` wants to train `backbone` on them."""
+    recipe = run.recipe
+    return TrainingSet(
+        images,
+        labelled=labelled,
+        mean=backbone.mean,
+        std=backbone.std,
+        batch=recipe.batch,
+        crop=recipe.crop,
+        holdout=recipe.holdout,
+        seed=run.seed,
+    )
+
+
+def distance_to(teacher: Backbone, slim: Backbone, data: TrainingSet, run: Run) -> StageDistance:
+    """The loss of `slim`, its scales measured on the first training batches."""
+    kept = record_of(slim).stage_channels
+    batches = [data.batch(step).images for step in range(4)]
+    return StageDistance(teacher, slim.stages, kept, batches, find_device(run.device))

@@ -1,0 +1,317 @@
+"""The training loop that recovery and sparse phases share.
+
+AdamW under a warm-up and a cosine; bfloat16 where the machine computes in it; held-out checks; checkpoints from
+which a killed training goes on to the same weights, bit for bit on a CPU with the same number of threads. (On CUDA
+some gradients are summed in no fixed order, so that weights agree to rounding.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.checkpoint import read_checkpoint, write_checkpoint
+from compress.errors import CompressError
+from compress.files import require_writable
+from compress.networks import State
+from compress.progress import Track, quiet
+from compress.training_set import TrainingSet
+
+Loss = Callable[[Tensor, Tensor | None, float], Tensor]
+"""Images (N, 3, S, S), labels (N,) or None, and the share of the steps done, in [0, 1], to a scalar with gradients."""
+
+Report = Callable[[int, float, float | None], None]
+"""Told after each step: steps done, the loss, and the held-out loss where it was just measured."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        lr: of AdamW, at its peak; above 0.
+        batch: images a step, at least 2 (batch norm needs more than one).
+        crop: side of the training crops in pixels, at least 32.
+        warm_up: steps over which the rate rises to its peak; from there it falls to 0 along a cosine.
+        weight_decay: AdamW's, decoupled; at least 0.
+        holdout: share of the images that checks are made on, in [0, 1), at least 8 and at most 64 images.
+            0: no checks, and the last state counts instead of the best.
+        check_every: steps between checks; a checkpoint is written at each.
+        patience: checks in a row without a better held-out loss that end the training; at least 1.
+    """
+
+    lr: float = 5e-3
+    batch: int = 16
+    crop: int = 128
+    warm_up: int = 50
+    weight_decay: float = 0.0
+    holdout: float = 0.05
+    check_every: int = 100
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("lr", 0 < self.lr < math.inf, "above 0"),
+            ("batch", self.batch >= 2, "at least 2"),
+            ("crop", self.crop >= 32, "at least 32 pixels"),
+            ("warm_up", self.warm_up >= 0, "at least 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("holdout", 0 <= self.holdout < 1, "in [0, 1)"),
+            ("check_every", self.check_every >= 1, "at least 1"),
+            ("patience", self.patience >= 1, "at least 1"),
+        )
+        for name, holds, limit in limits:
+            if not holds:
+                raise CompressError(f"{name} {getattr(self, name)} of a training recipe must be {limit}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of one of `steps` steps (Loshchilov 2017, eq. 5, behind a linear warm-up)."""
+        return self.lr * min(1.0, (step + 1) / max(1, self.warm_up)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: for how long, by which recipe, where, and who is told.
+
+    Attributes:
+        steps: at least 1.
+        seed: of the split, the order, the crops and every layer that draws; at least 0.
+        device: `auto` (CUDA if there is one), or torch's name of a device.
+        checkpoint: a file that the state is kept in. If it is there, the training goes on from it. At the end it
+            holds the finished training, so that the same call returns at once: delete it once the result is saved.
+        report: told after each step.
+    """
+
+    steps: int
+    recipe: Recipe = Recipe()
+    seed: int = 0
+    device: str = "auto"
+    checkpoint: Path | None = None
+    track: Track = quiet
+    report: Report | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise CompressError(f"{self.steps} steps of training: at least 1 is needed")
+        if self.seed < 0:
+            raise CompressError(f"seed {self.seed}: it must be at least 0")
+        if self.checkpoint is not None:
+            require_writable(self.checkpoint)
+        find_device(self.device)
+
+    def asked(self) -> dict[str, Any]:
+        """What the result depends on, as JSON values."""
+        device = find_device(self.device)
+        precision = "bfloat16" if _bfloat16_pays(device) else "float32"
+        how = {"steps": self.steps, "seed": self.seed, "device": device.type, "precision": precision}
+        return {**how, **dataclasses.asdict(self.recipe)}
+
+
+@dataclass
+class Outcome:
+    """What came of a training.
+
+    Attributes:
+        steps: done so far.
+        best_step: after which the returned state was.
+        first, best: held-out loss before the training and of the returned state; None without held-out images.
+        stale: checks since the best one.
+    """
+
+    steps: int = 0
+    best_step: int = 0
+    first: float | None = None
+    best: float | None = None
+    stale: int = 0
+
+
+class DivergedError(CompressError):
+    """The loss became infinite or no number. `state` is the student's last good state, after `step` steps."""
+
+    def __init__(self, message: str, state: State, step: int) -> None:
+        super().__init__(message)
+        self.state, self.step = state, step
+
+
+def train(
+    student: nn.Module, loss: Loss, images: TrainingSet, run: Run, *, request: Mapping[str, Any], title: str
+) -> Outcome:
+    """Train `student` in place; at the end it is in its best state, on the CPU, in evaluation mode.
+
+    Args:
+        loss: of the student, which is in training mode for a step and in evaluation mode for a check.
+            What it needs besides must lie on `find_device(run.device)`.
+        request: what else the result depends on (digests of networks), as JSON values.
+        title: what the progress is called.
+
+    Raises:
+        DivergedError: the loss is not finite. A checkpoint stays as it was at the last check.
+        CompressError: the checkpoint is damaged or another request's, or cannot be written.
+    """
+    device = find_device(run.device)
+    request = {**request, **run.asked(), "images": images.fingerprint()}
+    session = _Session(student.float().to(device).to(memory_format=torch.channels_last), loss, images, run, device)
+    with _own_generators(device), ThreadPoolExecutor(1) as ahead:
+        if run.checkpoint is None or not session.resume(run.checkpoint, request):
+            session.check()
+        done = session.outcome.steps
+        upcoming = ahead.submit(images.batch, done)
+        for step in run.track(range(done, run.steps), title, run.steps - done):
+            if session.outcome.stale >= run.recipe.patience:
+                break
+            batch = upcoming.result()
+            upcoming = ahead.submit(images.batch, step + 1)  # decoded and cropped while this step computes
+            value = session.step(step, batch.images, batch.labels)
+            held_out = None
+            if session.outcome.steps % run.recipe.check_every == 0 or session.outcome.steps == run.steps:
+                held_out = session.check()
+                if run.checkpoint is not None:
+                    session.keep(run.checkpoint, request)
+            if run.report is not None:
+                run.report(session.outcome.steps, value, held_out)
+    session.student.load_state_dict(session.best)
+    session.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    return session.outcome
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA where there is one.
+
+    Raises:
+        CompressError: this machine has no such device.
+    """
+    try:
+        device = torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+    except RuntimeError as error:
+        raise CompressError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise CompressError(f"device {name!r} is not here: use auto or cpu")
+    return device
+
+
+class _Session:
+    """A training under way: the student, its optimizer, and the best state so far."""
+
+    def __init__(self, student: nn.Module, loss: Loss, images: TrainingSet, run: Run, device: torch.device) -> None:
+        self.student, self.outcome = student, Outcome()
+        self.best = _copy(student)
+        self._loss, self._images, self._run, self._device = loss, images, run, device
+        self._parameters = list(student.parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=run.recipe.lr, weight_decay=run.recipe.weight_decay, fused=True
+        )
+
+    def step(self, step: int, images: Tensor, labels: Tensor | None) -> float:
+        """One step of the optimizer; the loss before it."""
+        torch.manual_seed(self._run.seed + step)  # for layers that draw, such as dropout
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._run.recipe.rate(step, self._run.steps)
+        self.student.train()
+        with self._precision():
+            loss = self._loss(*self._moved(images, labels), step / self._run.steps)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged(step)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self.outcome.steps = step + 1
+        return value
+
+    @torch.no_grad()
+    def check(self) -> float | None:
+        """The held-out loss of the student as it is now, kept if it is the best so far."""
+        self.student.eval()
+        outcome, total, count = self.outcome, 0.0, 0
+        for images, labels in self._images.held_out():
+            with self._precision():
+                loss = self._loss(*self._moved(images, labels), outcome.steps / self._run.steps)
+            total, count = total + loss.item() * len(images), count + len(images)
+        held_out = total / count if count else None
+        finite = all(bool(tensor.isfinite().all()) for tensor in self.student.state_dict().values())
+        if not finite or not math.isfinite(total):
+            raise self._diverged(outcome.steps)
+        if held_out is None or outcome.best is None or held_out < outcome.best:
+            outcome.best, outcome.best_step, outcome.stale = held_out, outcome.steps, 0
+            self.best = _copy(self.student)
+        else:
+            outcome.stale += 1
+        if outcome.steps == 0:
+            outcome.first = held_out
+        return held_out
+
+    def keep(self, file: Path, request: Mapping[str, Any]) -> None:
+        """Write all that the training needs to go on."""
+        tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        tensors.update({f"best.{name}": tensor for name, tensor in self.best.items()})
+        for index, parameter in enumerate(self._parameters):
+            moments = self._optimizer.state[parameter]
+            tensors.update({f"moments.{index}.{name}": tensor for name, tensor in moments.items()})
+        write_checkpoint(file, request, dataclasses.asdict(self.outcome), tensors)
+
+    def resume(self, file: Path, request: Mapping[str, Any]) -> bool:
+        """Go back to what `keep` wrote; False if there is no such file."""
+        found = read_checkpoint(file, request)
+        if found is None:
+            return False
+        progress, tensors = found
+        try:
+            self.student.load_state_dict(_part(tensors, "student."))
+            self.best = {name: tensor.to(self._device) for name, tensor in _part(tensors, "best.").items()}
+            self.outcome = Outcome(**progress)
+            for index, parameter in enumerate(self._parameters):
+                for name, tensor in _part(tensors, f"moments.{index}.").items():
+                    # The fused optimizer wants its moments in the memory layout of their parameter.
+                    like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(self._device)
+                    self._optimizer.state[parameter][name] = torch.empty_like(like).copy_(tensor)
+        except (RuntimeError, TypeError) as error:
+            raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
+        return True
+
+    def _moved(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return images.to(self._device), None if labels is None else labels.to(self._device)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=_bfloat16_pays(self._device))
+
+    def _diverged(self, step: int) -> DivergedError:
+        good = {name: tensor.cpu().contiguous() for name, tensor in self.best.items()}
+        return DivergedError(
+            f"the loss is not finite at step {step} of {self._run.steps}: lower the learning rate "
+            f"({self._run.recipe.lr:g}); the last good state is that of step {self.outcome.best_step}",
+            good,
+            self.outcome.best_step,
+        )
+
+
+@contextlib.contextmanager
+def _own_generators(device: torch.device) -> Iterator[None]:
+    """Layers draw as they like, and the caller's generators are left as they were."""
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        yield
+
+
+def _bfloat16_pays(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16, which halves the time of a step."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features = torch.cpu.get_capabilities()
+    return any(bool(features.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _copy(network: nn.Module) -> State:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _part(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
