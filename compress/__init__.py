@@ -13,7 +13,7 @@ from compress.cost import Cost, cost_of
 from compress.errors import CompressError
 from compress.importance import METHODS
 from compress.pruning import prune
-from compress.recovery import RECOVERIES, distill
+from compress.recovery import RECOVERIES, RecoveryError, distill, finetune, recalibrate, reinitialise
 from compress.training import Recipe
 
 __all__ = [
@@ -24,10 +24,14 @@ __all__ = [
     "CompressError",
     "Cost",
     "Recipe",
+    "RecoveryError",
     "cost_of",
     "create_backbone",
     "distill",
+    "finetune",
     "load_backbone",
     "prune",
+    "recalibrate",
+    "reinitialise",
     "save",
 ]

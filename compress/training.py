@@ -83,7 +83,7 @@ class Run:
     """One training: for how long, by which recipe, where, and who is told.
 
     Attributes:
-        steps: at least 1.
+        steps: at least 1; 0 is for a recovery that trains nothing.
         seed: of the split, the order, the crops and every layer that draws; at least 0.
         device: `auto` (CUDA if there is one), or torch's name of a device.
         checkpoint: a file that the state is kept in. If it is there, the training goes on from it. At the end it
@@ -100,8 +100,8 @@ class Run:
     report: Report | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise CompressError(f"{self.steps} steps of training: at least 1 is needed")
+        if self.steps < 0:
+            raise CompressError(f"{self.steps} steps of training: give at least 1")
         if self.seed < 0:
             raise CompressError(f"seed {self.seed}: it must be at least 0")
         if self.checkpoint is not None:
@@ -155,8 +155,10 @@ def train(
 
     Raises:
         DivergedError: the loss is not finite. A checkpoint stays as it was at the last check.
-        CompressError: the checkpoint is damaged or another request's, or cannot be written.
+        CompressError: no steps, or the checkpoint is damaged, another request's, or cannot be written.
     """
+    if run.steps < 1:
+        raise CompressError(f"{run.steps} steps of training: at least 1 is needed")
     device = find_device(run.device)
     request = {**request, **run.asked(), "images": images.fingerprint()}
     session = _Session(student.float().to(device).to(memory_format=torch.channels_last), loss, images, run, device)

@@ -1,4 +1,4 @@
-"""The user's images as a training set: checked, split, drawn in batches that follow from the seed and the step alone."""
+"""The user's images as a training set: checked, split, drawn in batches that follow from seed and step alone."""
 
 from __future__ import annotations
 
@@ -90,6 +90,11 @@ class TrainingSet:
         for first in range(0, len(self._views), self._batch):
             part = slice(first, first + self._batch)
             yield self._made(self._views[part], self._labels[part])
+
+    def views(self, step: int) -> Batch:
+        """The centre views of the images that make the batch of that step, (batch, 3, 224, 224)."""
+        images, labels = zip(*(self._read(place) for place in self._places(step)), strict=True)
+        return self._made([centre_view(image) for image in images], labels)
 
     def classes(self) -> int:
         """Number of classes: what the images' own `classes` lists, else one more than the largest label.

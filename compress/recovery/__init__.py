@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.backbone import Backbone
-from compress.recovery import distillation
+from compress.recovery import batch_norm, distillation, finetuning
+from compress.recovery.batch_norm import recalibrate
 from compress.recovery.distillation import distill
+from compress.recovery.finetuning import finetune
 from compress.recovery.record import RecoveryError
+from compress.recovery.reinitialisation import reinitialise
 from compress.training import Recipe, Run
 
 
@@ -19,7 +22,7 @@ class Recovery:
 
     Attributes:
         recover: `recover(slim, teacher, images, run)` makes a new backbone.
-        steps, recipe: what it is run with unless the user says otherwise.
+        steps, recipe: what it is run with unless the user says otherwise; 0 steps where nothing is trained.
         labelled: whether the images must come with their classes.
     """
 
@@ -37,6 +40,19 @@ RECOVERIES: dict[str, Recovery] = {
         distillation.STEPS,
         distillation.RECIPE,
     ),
+    "finetune": Recovery(
+        finetuning.recover,
+        "supervised: cross-entropy of a linear head, which is dropped afterwards; images with their classes",
+        finetuning.STEPS,
+        finetuning.RECIPE,
+        labelled=True,
+    ),
+    "bn": Recovery(
+        batch_norm.recover,
+        "no training: batch-norm statistics are taken anew from images",
+        0,
+        batch_norm.RECIPE,
+    ),
 }
 
-__all__ = ["RECOVERIES", "Recovery", "RecoveryError", "distill"]
+__all__ = ["RECOVERIES", "Recovery", "RecoveryError", "distill", "finetune", "recalibrate", "reinitialise"]

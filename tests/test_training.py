@@ -1,0 +1,341 @@
+"""The training loop: batches that follow from the step, exact continuation, refusals, and the best state kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from compress import CompressError, Recipe
+from compress.augment import centre_view, random_crop
+from compress.checkpoint import read_checkpoint, write_checkpoint
+from compress.training import DivergedError, Outcome, Report, Run, find_device, train
+from compress.training_set import TrainingSet
+
+SMALL = Recipe(lr=1e-2, batch=4, crop=32, warm_up=2, check_every=4, patience=50)
+
+
+def photographs(count: int = 20, seed: int = 0) -> list[Tensor]:
+    """Images of several sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randint(0, 256, (3, 40 + index % 3, 50), dtype=torch.uint8, generator=generator) for index in range(count)
+    ]
+
+
+def training_set(images: Sequence[object], *, recipe: Recipe = SMALL, labelled: bool = False) -> TrainingSet:
+    return TrainingSet(
+        images,
+        labelled=labelled,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        batch=recipe.batch,
+        crop=recipe.crop,
+        holdout=recipe.holdout,
+        seed=0,
+    )
+
+
+class Brightness(nn.Module):
+    """Learns the mean brightness of an image; dropout draws random numbers, batch norm keeps statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(8, 1, 3, padding=1)
+        )
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+
+    def loss(self, images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        predicted: Tensor = self.body(images).float().mean((1, 2, 3))
+        return (predicted - images.mean((1, 2, 3))).square().mean()
+
+
+def brightness(run: Run, images: list[Tensor] | None = None) -> tuple[Brightness, Outcome]:
+    student = Brightness()
+    data = training_set(images or photographs(), recipe=run.recipe)
+    return student, train(student, student.loss, data, run, request={"verb": "test"}, title="testing")
+
+
+def killed_after(step: int) -> Report:
+    """A report that ends the training as a kill would."""
+
+    def report(done: int, loss: float, held_out: float | None) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_crop_covers_what_its_box_holds() -> None:
+    """A crop of a horizontal ramp is a ramp between two of its values, mirrored or not."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 100, 200).contiguous()
+    for seed in range(20):
+        crop = random_crop(ramp, 32, np.random.default_rng(seed))
+        assert crop.shape == (3, 32, 32)
+        assert crop.dtype == torch.uint8
+        row = crop[0, 0].int()
+        row = row if row[-1] > row[0] else row.flip(0)
+        assert bool((row.diff() >= 0).all())
+        # Between a fifth of the area at 3/4 and the whole height at 4/3: 63 <= width <= 134.
+        assert 55 <= int(row[-1] - row[0]) <= 134
+
+
+def test_crops_are_mirrored_half_of_the_time() -> None:
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 100, 200).contiguous()
+    rng = np.random.default_rng(0)
+    mirrored = sum(bool((crop := random_crop(ramp, 8, rng))[0, 0, 0] > crop[0, 0, -1]) for _ in range(200))
+    assert 70 < mirrored < 130
+
+
+def test_a_very_long_image_is_cropped_too() -> None:
+    assert random_crop(torch.zeros(3, 4, 900, dtype=torch.uint8), 32, np.random.default_rng(0)).shape == (3, 32, 32)
+
+
+def test_the_centre_view_is_what_detectors_see() -> None:
+    """Of an image of 256 x 256, nothing is resized and 16 pixels fall away on every side."""
+    image = torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(centre_view(image), image[:, 16:240, 16:240])
+
+
+def test_a_batch_follows_from_its_step_alone() -> None:
+    one, other = training_set(photographs()), training_set(photographs())
+    for step in range(5):
+        one.batch(step)
+    assert torch.equal(one.batch(5).images, other.batch(5).images)
+    assert not torch.equal(one.batch(5).images, one.batch(6).images)
+
+
+def test_every_training_image_is_seen_once_an_epoch_and_no_held_out_one() -> None:
+    grey = [(torch.full((3, 40, 40), value, dtype=torch.uint8), value) for value in range(20)]
+    data = training_set(grey, labelled=True)
+    labels = [batch.labels for batch in data.held_out()]
+    held = {int(label) for part in labels if part is not None for label in part}
+    assert len(held) == 8
+    for epoch in range(3):
+        seen = [data.batch(3 * epoch + step).labels for step in range(3)]
+        assert {int(label) for part in seen if part is not None for label in part} == set(range(20)) - held
+
+
+def test_images_are_normalised() -> None:
+    white = training_set([torch.full((3, 40, 40), 255, dtype=torch.uint8)] * 20)
+    assert torch.allclose(white.batch(0).images, torch.full((4, 3, 32, 32), 2.0))  # (1 - 0.5) / 0.25
+    assert next(white.held_out()).images.shape == (4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("images", "labelled", "message"),
+    [
+        (DataLoader(photographs(20)), False, "pass loader.dataset"),  # type: ignore[arg-type]
+        (iter(photographs(20)), False, "pass a list, or a map-style dataset"),
+        ([], False, "no images given"),
+        (photographs(11), False, "11 images are too few to train on: 12 are needed"),
+        ([torch.zeros(3, 40, 40)] * 20, False, r"torch.float32 \(3, 40, 40\): give uint8 RGB"),
+        ([torch.zeros(1, 40, 40, dtype=torch.uint8)] * 20, False, r"\(1, 40, 40\): give uint8 RGB"),
+        (["a.png"] * 20, False, "image 0 is str"),
+        (photographs(20), True, "has no label: give pairs .* or distill"),
+        ([(photographs(1)[0], 0)] * 20, False, "none are needed: give the images alone"),
+        ([(photographs(1)[0], -1)] * 20, True, "numbered from 0"),
+    ],
+)
+def test_images_of_a_wrong_kind_are_refused(images: Sequence[object], labelled: bool, message: str) -> None:
+    with pytest.raises(CompressError, match=message):
+        training_set(images, labelled=labelled)
+
+
+def test_classes_are_counted_or_listed() -> None:
+    pairs = [(image, index % 3) for index, image in enumerate(photographs())]
+    assert training_set(pairs, labelled=True).classes() == 3
+
+    class Listed(list[tuple[Tensor, int]]):
+        classes = ("a", "b", "c", "d")
+
+    assert training_set(Listed(pairs), labelled=True).classes() == 4
+    with pytest.raises(CompressError, match="2 classes are needed"):
+        training_set([(image, 0) for image in photographs()], labelled=True).classes()
+
+
+def test_the_rate_rises_and_falls() -> None:
+    recipe = Recipe(lr=2.0, warm_up=10)
+    rates = [recipe.rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[50] == pytest.approx(1.0)  # the middle of the cosine
+    assert max(rates) == rates[9] or max(rates) == rates[10]
+    assert rates[99] < 0.001
+    assert Recipe(lr=2.0, warm_up=0).rate(0, 10) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 0.0), ("lr", float("nan")), ("batch", 1), ("crop", 16), ("holdout", 1.0), ("patience", 0)],
+)
+def test_a_recipe_outside_its_limits_is_refused(name: str, value: float) -> None:
+    with pytest.raises(CompressError, match=f"{name} {value}"):
+        Recipe(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_run_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match="at least 1"):
+        brightness(Run(0, SMALL))
+    with pytest.raises(CompressError, match="seed -1"):
+        Run(1, SMALL, seed=-1)
+    with pytest.raises(CompressError, match="unknown device 'tpu9x'"):
+        Run(1, SMALL, device="tpu9x")
+    with pytest.raises(CompressError, match="does not exist"):
+        Run(1, SMALL, checkpoint=tmp_path / "missing" / "state.safetensors")
+
+
+def test_training_learns_and_returns_the_best_state() -> None:
+    seen: dict[int, float] = {}
+    student, outcome = brightness(Run(40, SMALL, report=lambda done, loss, held: seen.update({done: held or 0.0})))
+    assert outcome.first is not None
+    assert outcome.best is not None
+    assert outcome.best < 0.5 * outcome.first
+    checks = {step: held for step, held in seen.items() if held}
+    assert list(checks) == list(range(4, 41, 4))
+    assert outcome.best == min([*checks.values(), outcome.first])
+    assert not student.training
+    assert all(tensor.dtype != torch.bfloat16 for tensor in student.state_dict().values())
+
+
+def test_patience_ends_the_training_and_the_best_state_is_returned() -> None:
+    """A loss that rises with every step: the state before the first one is the best."""
+    student, recipe = Brightness(), Recipe(lr=1e-2, batch=4, crop=32, check_every=2, patience=3)
+    before = Brightness()
+    steps = 0
+
+    def worse(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        return student.loss(images, labels, progress) * 0 + progress
+
+    def report(done: int, loss: float, held_out: float | None) -> None:
+        nonlocal steps
+        steps = done
+
+    outcome = train(student, worse, training_set(photographs()), Run(100, recipe, report=report), request={}, title="")
+    assert (steps, outcome.steps, outcome.best_step, outcome.stale) == (6, 6, 0, 3)
+    assert same(student, before)
+
+
+def test_without_held_out_images_the_last_state_counts() -> None:
+    recipe = Recipe(lr=1e-2, batch=4, crop=32, warm_up=2, check_every=4, holdout=0.0)
+    _, outcome = brightness(Run(10, recipe))
+    assert (outcome.first, outcome.best, outcome.best_step) == (None, None, 10)
+
+
+@pytest.mark.parametrize("step", [3, 4, 9, 12])
+def test_a_killed_training_goes_on_to_the_same_weights(step: int, tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    unbroken, outcome = brightness(Run(12, SMALL))
+    with pytest.raises(KeyboardInterrupt):
+        brightness(Run(12, SMALL, checkpoint=file, report=killed_after(step)))
+    assert file.exists() == (step >= 4)
+    steps: list[int] = []
+    continued, again = brightness(Run(12, SMALL, checkpoint=file, report=lambda done, loss, held: steps.append(done)))
+    assert steps == list(range(step // 4 * 4 + 1, 13))
+    assert same(continued, unbroken)
+    assert again == outcome
+    finished, _ = brightness(Run(12, SMALL, checkpoint=file, report=killed_after(1)))  # does nothing more
+    assert same(finished, unbroken)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
+    assert same(brightness(Run(6, SMALL))[0], brightness(Run(6, SMALL))[0])
+    assert not same(brightness(Run(6, SMALL))[0], brightness(Run(6, SMALL, seed=1))[0])
+
+
+def test_a_checkpoint_of_another_request_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    brightness(Run(4, SMALL, checkpoint=file))
+    before = file.read_bytes()
+    with pytest.raises(CompressError, match="another request .*steps 4, not 8.*delete it or name another file"):
+        brightness(Run(8, SMALL, checkpoint=file))
+    with pytest.raises(CompressError, match="another request .*images"):
+        brightness(Run(4, SMALL, checkpoint=file), photographs(20, seed=9))
+    assert file.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    brightness(Run(4, SMALL, checkpoint=file))
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(CompressError, match="is damaged .*: delete it to begin anew"):
+        brightness(Run(4, SMALL, checkpoint=file))
+    write_checkpoint(file, {}, {}, {"a": torch.zeros(1)})
+    assert read_checkpoint(file, {}) is not None
+    with pytest.raises(CompressError, match="another request"):
+        read_checkpoint(file, {"steps": 1})
+    assert read_checkpoint(tmp_path / "none", {}) is None
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_loses_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    good, _ = brightness(Run(12, SMALL, checkpoint=file, report=lambda done, loss, held: None))
+    file.unlink()
+    student, run = Brightness(), Run(12, SMALL, checkpoint=file)
+
+    def breaks(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        return student.loss(images, labels, progress) * (float("nan") if progress >= 9 / 12 else 1.0)
+
+    with pytest.raises(DivergedError, match=r"not finite at step 9 of 12: lower the learning rate \(0.01\)") as caught:
+        train(student, breaks, training_set(photographs()), run, request={"verb": "test"}, title="")
+    assert caught.value.step in (4, 8)
+    assert all(bool(tensor.isfinite().all()) for tensor in caught.value.state.values())
+    continued, _ = brightness(Run(12, SMALL, checkpoint=file))  # the checkpoint is as it was at step 8
+    assert same(continued, good)
+
+
+def test_weights_that_are_no_numbers_are_never_kept() -> None:
+    """The loss is finite at the last step, and its gradient is not."""
+    student = Brightness()
+
+    def steep(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        return student.loss(images, labels, progress) + (student.body[0].weight[0, 0, 0, 0] * 0).sqrt()
+
+    with pytest.raises(DivergedError) as caught:
+        train(student, steep, training_set(photographs()), Run(4, SMALL), request={}, title="")
+    assert caught.value.step == 0
+    assert all(bool(tensor.isfinite().all()) for tensor in caught.value.state.values())
+
+
+def test_the_callers_generators_stay_as_they_were() -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 the caller's global generator is what is looked at
+    expected, numbers = torch.rand(3), np.random.random(3)  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    student = Brightness()
+    torch.manual_seed(5)
+    train(student, student.loss, training_set(photographs()), Run(4, SMALL), request={}, title="")
+    assert torch.equal(torch.rand(3), expected)
+    assert np.array_equal(np.random.random(3), numbers)  # noqa: NPY002
+
+
+def test_the_device_is_found() -> None:
+    assert find_device("cpu").type == "cpu"
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(CompressError, match="'meta' is not here"):
+        find_device("meta")
+
+
+@pytest.mark.gpu
+def test_training_runs_on_cuda_and_comes_back() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    student, outcome = brightness(Run(40, SMALL, device="cuda"))
+    assert {tensor.device.type for tensor in student.state_dict().values()} == {"cpu"}
+    assert outcome.first is not None
+    assert outcome.best is not None
+    assert outcome.best < 0.5 * outcome.first
