@@ -13,7 +13,10 @@ from compress.architectures import find_architecture
 from compress.backbone import Backbone, Pruning, assemble, whole_network
 from compress.channel_groups import ChannelGraph, ChannelGroup
 from compress.errors import CompressError, unknown
-from compress.importance import ALIASES, METHODS, Evidence, Method
+from compress.importance import ALIASES, METHODS, Method
+from compress.importance.gathering import check_images, gather
+from compress.importance.regions import Regions
+from compress.progress import Track, quiet
 from compress.selection import Rule, check_ratio, prunable, select
 
 
@@ -24,6 +27,9 @@ def prune(
     method: str = "magnitude",
     rule: Rule | None = None,
     seed: int = 0,
+    images: Sequence[Tensor] | None = None,
+    regions: Regions | None = None,
+    track: Track = quiet,
 ) -> Backbone:
     """A new backbone with the share `ratio` of the channels removed; the given one is untouched.
 
@@ -36,22 +42,28 @@ def prune(
         method: a name in `METHODS`.
         rule: scope and limits of the cut; by default the method's own scope, and no limits.
         seed: of the random choices that a method makes.
+        images: uint8 RGB (3, H, W) of any sizes, without labels, for a method that reads activations or gradients.
+        regions: where the objects are in each image (see `compress.importance.regions`), for `lcp`.
 
     Raises:
-        CompressError: a ratio outside [0, 1) or one that empties a layer, or an unknown method.
+        CompressError: a ratio outside [0, 1) or one that empties a layer, an unknown method, or a method
+            without the images that it reads.
     """
-    check_request(ratio, method)
-    return rank(backbone, method=method, rule=rule, seed=seed).cut(ratio)
+    check_request(ratio, method, images=images, regions=regions)
+    return rank(backbone, method=method, rule=rule, seed=seed, images=images, regions=regions, track=track).cut(ratio)
 
 
-def check_request(ratio: float, method: str) -> None:
+def check_request(
+    ratio: float, method: str, *, images: Sequence[Tensor] | None = None, regions: Regions | None = None
+) -> None:
     """Refuse, before any work, what no backbone can be pruned by.
 
     Raises:
-        CompressError: a ratio outside [0, 1), or an unknown method.
+        CompressError: a ratio outside [0, 1), an unknown method, or images or regions that do not go with it.
     """
     check_ratio(ratio)
     find_method(method)
+    check_images(ALIASES.get(method, method), find_method(method).reads, images, regions)
 
 
 def find_method(name: str) -> Method:
@@ -105,14 +117,24 @@ class Ranking:
         return remove(self.backbone, self.removals(ratio, full=full), recorded)
 
 
-def rank(backbone: Backbone, *, method: str, rule: Rule | None = None, seed: int = 0) -> Ranking:
+def rank(
+    backbone: Backbone,
+    *,
+    method: str,
+    rule: Rule | None = None,
+    seed: int = 0,
+    images: Sequence[Tensor] | None = None,
+    regions: Regions | None = None,
+    track: Track = quiet,
+) -> Ranking:
     """Score the channels of `backbone` by `method` (see `prune`)."""
     chosen = find_method(method)
+    check_images(ALIASES.get(method, method), chosen.reads, images, regions)
     rule = rule or Rule(scope=chosen.scope)
     groups, tail = channel_groups(backbone, rule)
-    evidence = Evidence(torch.Generator().manual_seed(seed))
+    evidence = gather(chosen.reads, backbone, groups, seed=seed, images=images or (), regions=regions, track=track)
     with torch.no_grad():
-        scores = [chosen.score(group, evidence) for group in groups]
+        scores = [chosen.score(group, evidence).cpu() for group in groups]
     return Ranking(backbone, ALIASES.get(method, method), rule, seed, tuple(groups), tuple(scores), tuple(tail))
 
 

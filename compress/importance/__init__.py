@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from compress.channel_groups import ChannelGroup
+from compress.importance.batch_norm import batch_norm, batch_norm_penalty
 from compress.importance.evidence import Evidence
-from compress.importance.magnitude import magnitude
+from compress.importance.group_norm import group_norm, group_norm_penalty
+from compress.importance.growing_reg import growing_reg, growing_reg_penalty
+from compress.importance.layer_adaptive import layer_adaptive
+from compress.importance.lcp import lcp
+from compress.importance.magnitude import magnitude, magnitude_l2
+from compress.importance.penalty import Penalty
 from compress.importance.random import random
-
-Penalty = Callable[[float], Tensor]
-"""The term that a sparse phase adds to its loss: progress of the phase in [0, 1] to a scalar with gradients."""
+from compress.importance.taylor import taylor
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,43 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "magnitude": Method(magnitude, "L1 norm of the filters that make a channel", "Li et al. 2017, arXiv 1608.08710"),
+    "magnitude_l2": Method(magnitude_l2, "L2 norm of the same", "Li et al. 2017, arXiv 1608.08710"),
+    "batch_norm": Method(
+        batch_norm,
+        "scale of the batch norms, after a phase that presses all scales down",
+        "Liu et al. 2017, arXiv 1708.06519",
+        penalty=batch_norm_penalty,
+    ),
+    "growing_reg": Method(
+        growing_reg,
+        "L2 norm of the filters, then a growing penalty on the channels that are to go",
+        "Wang et al. 2021, arXiv 2012.09243",
+        penalty=growing_reg_penalty,
+    ),
+    "layer_adaptive": Method(
+        layer_adaptive,
+        "LAMP: magnitudes made comparable over layers, ranked over the whole network",
+        "Lee et al. 2021, arXiv 2010.07611",
+        scope="global",
+    ),
+    "group_norm": Method(
+        group_norm,
+        "L2 norm of all parameters that go with a channel, after a phase that makes groups sparse",
+        "Fang et al. 2023, arXiv 2301.12900",
+        penalty=group_norm_penalty,
+    ),
+    "lcp": Method(
+        lcp,
+        "strength, variance and sparsity of the activations over unlabelled images; forward passes only",
+        "after Xie et al. 2020, arXiv 1911.02237",
+        reads="activations",
+    ),
+    "taylor": Method(
+        taylor,
+        "gradient times weight over unlabelled images: the reference for lcp",
+        "Molchanov et al. 2019, arXiv 1906.10771",
+        reads="gradients",
+    ),
     "random": Method(random, "a seeded shuffle: the reference any method must beat", "-"),
 }
 

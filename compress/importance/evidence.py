@@ -19,7 +19,7 @@ class Evidence:
         generator: for criteria that draw.
         activations: statistics of the feature map that enters a layer, by the layer's name, and of the
             map that a stage gives, by the stage's name.
-        taylor: per layer, the importance (outputs,) of each output channel by its gradient.
+        taylor: per layer, the importance (outputs,) of each output channel by its gradient, in float64.
     """
 
     generator: torch.Generator

@@ -1,0 +1,150 @@
+"""Statistics of the activations that a network's channels carry, from forward passes alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.backbone import Backbone
+from compress.channel_groups import ChannelGroup
+from compress.channel_statistics import ChannelStatistics, RunningStatistics
+from compress.errors import CompressError
+from compress.importance.batches import batches, count, require_enough
+from compress.importance.lcp import consumers
+from compress.importance.regions import Regions, region_batches
+from compress.progress import Track, quiet
+
+BATCH = 8
+"""Images a pass. The result is the same for any: few keep the maps near the processor and the memory small."""
+
+Read = Callable[[str, Tensor], None]
+"""Told the name of a place and what is read there, as (N, H, W, C)."""
+
+
+def collect_statistics(
+    backbone: Backbone,
+    groups: Sequence[ChannelGroup],
+    images: Sequence[Tensor],
+    *,
+    regions: Regions | None = None,
+    batch: int = BATCH,
+    track: Track = quiet,
+) -> dict[str, ChannelStatistics]:
+    """Statistics of what each layer that reads a group is given, and of the tapped maps, over all images.
+
+    No label is ever used. On processors with instructions for bfloat16 the maps are computed in it, at twice the
+    speed; sums are float32 and float64 throughout.
+
+    Args:
+        groups: whose channels are wanted, with the layers of `backbone.trunk`.
+        images: uint8 RGB (3, H, W) of any sizes, at least 8.
+        regions: where the objects are, see `compress.importance.regions`; by default everywhere.
+
+    Returns:
+        By the layer's name, and by the stage's name for maps: tapped stages, and stages that alone show a group whose
+        next layer lies past the last tap.
+
+    Raises:
+        CompressError: too few images, images or regions of another kind, or activations that are not finite.
+    """
+    require_enough(images, "lcp")
+    network = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
+    layers, stages = _places(groups, network)
+    with torch.inference_mode(), _half_precision(next(network.parameters()).device):
+        twins = _twins(network, layers, stages)
+        running = {name: RunningStatistics() for name in set(twins.values())}
+        weights: Tensor | None = None
+
+        def read(name: str, values: Tensor) -> None:
+            running[name].add(values.flatten(0, 2), None if weights is None else _at(weights, values).flatten())
+
+        masks = region_batches(regions, images, batch)
+        parts = zip(batches(images, network, batch), masks, strict=True)
+        with _reading(network, {name: layer for name, layer in layers.items() if name in running}, read):
+            for x, mask in track(parts, "statistics", count(images, batch)):
+                weights = None if mask is None else mask.to(x.device)
+                for stage, feature_map in zip(stages, network.stage_maps(x, stages), strict=True):
+                    if stage in running:
+                        read(stage, feature_map.permute(0, 2, 3, 1))
+    if any(statistics.weight == 0 for statistics in running.values()):
+        raise CompressError("the regions are empty in what the detector sees of the images: mark some of it")
+    found = {name: statistics.result() for name, statistics in running.items()}
+    for name, statistics in found.items():
+        if not (statistics.l1.isfinite().all() and statistics.variance.isfinite().all()):
+            raise CompressError(f"the activations at {name} are not finite: the backbone's weights are damaged")
+    return {name: found[twin] for name, twin in twins.items()}
+
+
+def _places(groups: Sequence[ChannelGroup], network: Backbone) -> tuple[dict[str, nn.Module], list[str]]:
+    """Layers to listen at, and stages whose maps are read."""
+    layers = {own.name: network.trunk.get_submodule(own.name) for group in groups for own in consumers(group)}
+    wanted = set(network.spec.taps)
+    for group in groups:
+        if not consumers(group) and not any(own.stage in wanted for own in group.maps):
+            wanted.update(own.stage for own in group.maps[:1])
+    return layers, [stage for stage in network.stages if stage in wanted]
+
+
+def _twins(network: Backbone, layers: Mapping[str, nn.Module], stages: Sequence[str]) -> dict[str, str]:
+    """For each place that is reached, the first place where the same tensor is read: it is reduced once."""
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    twins: dict[str, str] = {}
+
+    def compare(name: str, values: Tensor) -> None:
+        # Also its values: a layer may have changed it in place between the two.
+        same = (first for first, tensor, before in seen if _is_view_of(tensor, values) and torch.equal(before, values))
+        twins.setdefault(name, next(same, name))
+        seen.append((name, values, values.clone()))
+
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, network.spec.size, network.spec.size, generator=generator)
+    with _reading(network, layers, compare):
+        maps = network.stage_maps(image.to(next(network.parameters()).device), stages)
+    for stage, feature_map in zip(stages, maps, strict=True):
+        compare(stage, feature_map.permute(0, 2, 3, 1))
+    return twins
+
+
+def _is_view_of(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.data_ptr() == other.data_ptr() and tensor.shape == other.shape
+
+
+@contextlib.contextmanager
+def _reading(network: Backbone, layers: Mapping[str, nn.Module], read: Read) -> Iterator[None]:
+    """Call `read` with what enters each of `layers`, while the context lasts."""
+
+    def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda layer, inputs: read(name, _channels_last(layer, inputs[0]))
+
+    hooks = [layer.register_forward_pre_hook(listener(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _channels_last(layer: nn.Module, values: Tensor) -> Tensor:
+    """As (N, H, W, C); a vector per image is a map of one position."""
+    if isinstance(layer, nn.Conv2d):
+        return values.permute(0, 2, 3, 1)
+    return values.reshape(len(values), 1, -1, values.shape[-1]) if values.ndim < 4 else values
+
+
+def _at(mask: Tensor, values: Tensor) -> Tensor:
+    """Share of each position of the map (N, H, W, C) that lies in the region (N, 1, 224, 224), as (N, H, W)."""
+    return F.interpolate(mask, values.shape[1:3], mode="area")[:, 0]
+
+
+def _half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+    else:
+        able = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast(device.type, torch.bfloat16) if able else contextlib.nullcontext()

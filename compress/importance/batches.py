@@ -1,0 +1,53 @@
+"""The user's images as the detector would see them, in batches for a pass over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from compress.augment import centre_view
+from compress.backbone import Backbone
+from compress.errors import CompressError
+
+LEAST = 8
+"""Images below which statistics say more about the images than about the channels."""
+
+
+def require_enough(images: Sequence[Tensor], method: str) -> None:
+    """Raises CompressError for fewer than `LEAST` images."""
+    if len(images) < LEAST:
+        raise CompressError(f"{len(images)} images are too few for {method}: at least {LEAST} are needed, add some")
+
+
+def batches(images: Sequence[Tensor], backbone: Backbone, size: int) -> Iterator[Tensor]:
+    """Float32 batches (up to `size`, 3, 224, 224) on the backbone's device, normalised for it, channels last.
+
+    Args:
+        images: uint8 RGB (3, H, W) of any sizes; each is squashed to 256 x 256 and its centre cut out.
+
+    Raises:
+        CompressError: an image of another kind.
+    """
+    device = next(backbone.parameters()).device
+    mean, std = (255 * torch.tensor(own, device=device).view(1, 3, 1, 1) for own in (backbone.mean, backbone.std))
+    for start in range(0, len(images), size):
+        places = range(start, min(start + size, len(images)))
+        views = torch.stack([centre_view(_checked(images[place], place)) for place in places]).to(device)
+        batch = views.to(memory_format=torch.channels_last).float()
+        yield batch.sub_(mean).div_(std)
+
+
+def count(images: Sequence[Tensor], size: int) -> int:
+    """Number of batches."""
+    return -(-len(images) // size)
+
+
+def _checked(image: Tensor, place: int) -> Tensor:
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise CompressError(
+            f"image {place} is {found}: give uint8 RGB tensors (3, H, W), as torchvision's pil_to_tensor makes them"
+        )
+    return image
