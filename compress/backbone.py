@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.architectures import Architecture, find_architecture, stages_of
+from compress.blank import BlankWeights
 from compress.errors import CompressError
 from compress.networks import State
 from compress.resize import Shapes, resize, shapes_of
@@ -162,7 +163,8 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     with torch.device("meta"):  # a small file must not make us allocate a huge parent before it proves to fit
         resize(_trunk(architecture, spec.taps)[1], shapes)
-    _, trunk = _trunk(architecture, spec.taps)
+    with BlankWeights():
+        _, trunk = _trunk(architecture, spec.taps)
     resize(trunk, shapes)
     try:
         trunk.load_state_dict(state)

@@ -20,6 +20,10 @@ SCOPES = {
 }
 
 
+# 10 * (1 - 0.9) is 0.99... in floating point, and one channel should stay.
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a cut must respect, whatever its ratio.
@@ -27,9 +31,10 @@ class Rule:
     Attributes:
         scope: a key of `SCOPES`.
         round_to: kept channels of a group are rounded to the nearest multiple of it, and to one at least.
-        max_layer_ratio: no group loses a larger share. None: no limit under scope `local`; under the
-            others every group keeps at least a quarter of the average share, since a ranking over many
-            layers may else starve one of them.
+            A group narrower than that stays whole.
+        max_layer_ratio: no group loses a larger share, whatever `round_to` says. None: no limit under scope
+            `local`; under the others every group keeps at least a quarter of the average share, since a
+            ranking over many layers may else starve one of them.
         ignore: shell patterns; groups that hold outputs of a layer so named are left whole.
         protect_taps: channels that come out in a tapped map all stay.
     """
@@ -73,7 +78,7 @@ def prunable(groups: Sequence[ChannelGroup], rule: Rule, taps: Iterable[str]) ->
     names = [[member.name for member in group.members if member.outputs] for group in groups]
     for pattern in rule.ignore:
         if not any(fnmatch.filter(own, pattern) for own in names):
-            layers = some_of(name for own in names for name in own)
+            layers = some_of(sorted(name for own in names for name in own))
             raise CompressError(f"ignore {pattern!r} matches no prunable layer: they are {layers}")
     left = [
         group
@@ -103,21 +108,28 @@ def select(
         full: by root, the sizes that `ratio` is a share of, where groups were cut before; by default their own.
 
     Raises:
-        CompressError: a ratio outside the range or one that empties a group.
+        CompressError: a ratio outside the range, above the rule's `max_layer_ratio`, or one that empties a
+            group; or scores that are not numbers.
     """
     check_ratio(ratio)
+    if rule.max_layer_ratio is not None and ratio > rule.max_layer_ratio:
+        raise CompressError(
+            f"ratio {ratio} is above max_layer_ratio {rule.max_layer_ratio}, which no layer may pass: "
+            "lower the one or raise the other"
+        )
+    _check_scores(groups, scores)
+    limit = rule.limit(ratio)
     pools = [
-        _Pool(group, score, (full or {}).get(group.root, group.size))
+        _Pool(group, score, (full or {}).get(group.root, group.size), limit)
         for group, score in zip(groups, scores, strict=True)
     ]
-    limit = rule.limit(ratio)
     if rule.scope == "local":
         _check_no_group_empties(pools, ratio, rule)
-        kept = [pool.kept(min(ratio, limit)) for pool in pools]
+        kept = [max(pool.least, pool.kept(ratio)) for pool in pools]
     else:
         kept = [0] * len(pools)
         for alike in _ranked_together(groups, rule.scope):
-            counts = _kept_together([pools[place] for place in alike], ratio, limit)
+            counts = _kept_together([pools[place] for place in alike], ratio)
             for place, count in zip(alike, counts, strict=True):
                 kept[place] = count
     removals = []
@@ -140,36 +152,38 @@ def lowest(scores: Tensor, count: int, blocks: int = 1) -> list[int]:
 
 
 class _Pool:
-    """A group as a pool of positions: a position is one channel of every block."""
+    """A group as a pool of positions: a position is one channel of every block. `least` of them stay."""
 
-    def __init__(self, group: ChannelGroup, scores: Tensor, full: int) -> None:
+    def __init__(self, group: ChannelGroup, scores: Tensor, full: int, limit: float) -> None:
         self.group, self.scores = group, scores
         self.size, self.full = group.size // group.blocks, full // group.blocks
         self.per_position = scores.view(group.blocks, -1).mean(dim=0)
+        # Rounded up: one channel fewer would be a share above the limit.
+        self.least = min(self.size, max(1, math.ceil(self.full * (1 - limit) - _ROUNDING)))
 
     def kept(self, ratio: float) -> int:
-        # 1e-9: 10 * (1 - 0.9) is 0.99... in floating point, and one channel should stay.
-        return min(self.size, math.floor(self.full * (1 - ratio) + 1e-9))
+        return min(self.size, math.floor(self.full * (1 - ratio) + _ROUNDING))
 
     def rounded(self, kept: int, multiple: int) -> int:
+        """The multiple (of all blocks together) nearest to `kept` that is not below `least`."""
         step = multiple // math.gcd(multiple, self.group.blocks)
-        return min(self.size, max(step, round(kept / step) * step)) if step > 1 else kept
+        nearest = max(round(kept / step), math.ceil(self.least / step)) * step
+        return min(self.size, nearest)
 
 
-def _kept_together(pools: Sequence[_Pool], ratio: float, limit: float) -> list[int]:
+def _kept_together(pools: Sequence[_Pool], ratio: float) -> list[int]:
     """Positions that each pool keeps when the lowest scores of all go, none beyond its limit."""
     blocks = [pool.group.blocks for pool in pools]
     total = sum(pool.full * weight for pool, weight in zip(pools, blocks, strict=True))
     here = sum(pool.size * weight for pool, weight in zip(pools, blocks, strict=True))
-    budget = here - math.floor(total * (1 - ratio) + 1e-9)
-    least = [max(1, pool.kept(limit)) for pool in pools]
+    budget = here - math.floor(total * (1 - ratio) + _ROUNDING)
     kept = [pool.size for pool in pools]
     owner = torch.cat([torch.full((pool.size,), place) for place, pool in enumerate(pools)])
     order = torch.argsort(torch.cat([pool.per_position for pool in pools]), stable=True)
     for place in owner[order].tolist():
         if budget <= 0:
             break
-        if kept[place] > least[place]:
+        if kept[place] > pools[place].least:
             kept[place] -= 1
             budget -= blocks[place]
     return kept
@@ -191,6 +205,15 @@ def _structure(group: ChannelGroup) -> tuple[object, ...]:
         shape = (layer.kernel_size, layer.stride, layer.groups > 1) if isinstance(layer, nn.Conv2d) else ()
         kinds.append((type(layer).__name__, member.outputs, *shape))
     return tuple(sorted(kinds, key=repr))
+
+
+def _check_scores(groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> None:
+    for group, score in zip(groups, scores, strict=True):
+        if score.isnan().any():
+            raise CompressError(
+                f"{int(score.isnan().sum())} of the {group.size} scores of {group.root} are NaN, which cannot be "
+                "ranked: is the backbone damaged, or did its training diverge?"
+            )
 
 
 def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) -> None:
