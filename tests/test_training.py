@@ -260,9 +260,9 @@ def test_a_checkpoint_of_another_request_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "state.safetensors"
     brightness(Run(4, SMALL, checkpoint=file))
     before = file.read_bytes()
-    with pytest.raises(CompressError, match="another request .*steps 4, not 8.*delete it or name another file"):
+    with pytest.raises(CompressError, match=r"another request .*steps 4, not 8.*delete it or name another file"):
         brightness(Run(8, SMALL, checkpoint=file))
-    with pytest.raises(CompressError, match="another request .*images"):
+    with pytest.raises(CompressError, match=r"another request .*images"):
         brightness(Run(4, SMALL, checkpoint=file), photographs(20, seed=9))
     assert file.read_bytes() == before
 
@@ -271,7 +271,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "state.safetensors"
     brightness(Run(4, SMALL, checkpoint=file))
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(CompressError, match="is damaged .*: delete it to begin anew"):
+    with pytest.raises(CompressError, match=r"is damaged .*: delete it to begin anew"):
         brightness(Run(4, SMALL, checkpoint=file))
     write_checkpoint(file, {}, {}, {"a": torch.zeros(1)})
     assert read_checkpoint(file, {}) is not None
