@@ -74,6 +74,11 @@ def find_architecture(name: str) -> Architecture:
         cure = "compress backbones lists them; a file of plain weights goes to --weights"
         raise unknown("architecture", name, [*ARCHITECTURES, *timm.list_models()], cure)
     config = timm.get_pretrained_cfg(name)
+    if config and config.fixed_input_size and config.input_size[-1] != Architecture.size:
+        raise CompressError(
+            f"architecture {name!r} takes images of {config.input_size[-1]} pixels only, and ours have "
+            f"{Architecture.size}: choose another"
+        )
     with torch.device("meta"):  # shapes without memory: some networks have billions of parameters
         network = timm_factory.build(name)
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):

@@ -16,6 +16,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.architectures import Architecture
+from compress.dependencies import dependent, together
 from compress.errors import CompressError
 
 
@@ -69,6 +70,12 @@ class ChannelGroup:
             if isinstance(member.layer, nn.BatchNorm2d) and member.layer.affine:
                 yield member, member.layer
 
+    def cut(self, channels: Iterable[int], *, outputs: bool) -> dict[str, set[int]]:
+        """Per layer, the outputs, or else the inputs, that go when `channels` of the group do."""
+        gone = torch.tensor(sorted(channels), dtype=torch.long)
+        members = [own for own in self.members if own.outputs == outputs]
+        return {own.name: set(own.indices[torch.isin(own.channels, gone)].tolist()) for own in members}
+
     def lost(self, channels: Iterable[int]) -> dict[str, set[int]]:
         """Per stage, the channels of its map that go when `channels` of the group do."""
         gone = torch.tensor(sorted(channels), dtype=torch.long)
@@ -77,7 +84,9 @@ class ChannelGroup:
     def inside(self, network: nn.Module) -> ChannelGroup:
         """The part of the group whose layers `network` has, by name, with the layers that `network` holds."""
         layers = dict(network.named_modules())
-        members = [replace(m, layer=layers[m.name]) for m in self.members if m.name in layers]
+        # timm puts an identity where it takes the classifier away: no layer of the network any more.
+        kept = (m for m in self.members if not isinstance(layers.get(m.name, nn.Identity()), nn.Identity))
+        members = [replace(m, layer=layers[m.name]) for m in kept]
         return replace(self, members=tuple(members))
 
 
@@ -100,32 +109,59 @@ class ChannelGraph:
         self.network = network
         self._names = {module: name for name, module in network.named_modules()}
         self._stages: Mapping[nn.Module, str] = dict(zip(probed.probes, stages, strict=True))
-        kept = [architecture.factory.classifier(network), *probed.probes]
-        # Made into a list once: Torch-Pruning 1.6 shares mutable defaults between calls.
-        self._groups = list(self._graph.get_all_groups(ignored_layers=kept))
+        self._fixed = {architecture.factory.classifier(network), *probed.probes}
+        # By root, why a group cannot be cut.
+        self.left_whole: dict[str, str] = {}
+        self._groups = self._apart(list(self._find()))
 
     def groups(self) -> list[ChannelGroup]:
-        """All prunable groups, in Torch-Pruning's order."""
-        return [self._describe(group) for group in self._groups]
+        """All groups that can be cut, in Torch-Pruning's order. Those that cannot are in `left_whole`."""
+        return list(self._groups)
 
-    def remove(self, group: ChannelGroup, channels: list[int]) -> dict[str, list[int]]:
-        """Cut `channels` of the group's root and all that follows; returns the removed outputs per layer.
+    def remove(self, removals: Mapping[str, Sequence[int]]) -> None:
+        """Cut channels, given by the root of their group, and all that follows, out of `network`. Works once.
 
         Raises:
-            CompressError: an index is outside the group.
+            CompressError: an index is outside its group.
         """
-        if any(not 0 <= channel < group.size for channel in channels):
-            raise CompressError(f"channels {channels} of {group.root}: it has channels 0 to {group.size - 1}")
-        root = self.network.get_submodule(group.root)
-        cut = self._graph.get_pruning_group(root, self._graph.get_pruner_of_module(root).prune_out_channels, channels)
-        removed: dict[str, list[int]] = {}
-        for dependency, indices in cut:
-            layer = dependency.target.module
-            filters = isinstance(layer, nn.Conv2d | nn.Linear) and layer not in self._stages
-            if filters and self._graph.is_out_channel_pruning_fn(dependency.handler):
-                removed[self._names[layer]] = sorted(set(indices))
-        cut.prune()
-        return removed
+        cuts = []
+        for group in self._groups:
+            channels = removals.get(group.root, ())
+            if any(not 0 <= channel < group.size for channel in channels):
+                raise CompressError(f"channels {channels} of {group.root}: it has channels 0 to {group.size - 1}")
+            if channels:
+                cuts.append(dependent(self._graph, self.network.get_submodule(group.root), channels)[0])
+        # One cut per layer: places in it do not move between the groups that it is part of.
+        together(cuts).prune(record_history=False)
+
+    def _find(self) -> Iterator[ChannelGroup]:
+        visited = set(self._fixed)
+        for root in self._graph.module2node:
+            if not isinstance(root, nn.Conv2d | nn.Linear) or root in visited:
+                continue
+            group, trouble = dependent(self._graph, root, range(self._graph.get_out_channels(root)))
+            outputs = {i.dep.target.module for i in group.items if self._graph.is_out_channel_pruning_fn(i.dep.handler)}
+            visited |= outputs
+            if outputs & self._fixed:
+                continue
+            described = self._describe(group)
+            if described.size % described.blocks:
+                trouble = "a grouped convolution shares its channels unevenly"
+            if trouble:
+                self.left_whole[described.root] = trouble
+            else:
+                yield described
+
+    def _apart(self, groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """The groups that share no channel of any layer."""
+        owners: dict[tuple[str, bool, int], list[str]] = {}
+        for group in groups:
+            for member in group.members:
+                for index in member.indices.tolist():
+                    owners.setdefault((member.name, member.outputs, index), []).append(group.root)
+        shared = {root for roots in owners.values() if len(roots) > 1 for root in roots}
+        self.left_whole |= dict.fromkeys(shared, "two groups have channels of a layer in common")
+        return [group for group in groups if group.root not in shared]
 
     def _describe(self, group: tp.dependency.Group) -> ChannelGroup:
         root = group[0].dep.target.module

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.architectures import find_architecture
 from compress.backbone import Backbone, Pruning, assemble, whole_network
+from compress.blank import BlankWeights
 from compress.channel_groups import ChannelGraph, ChannelGroup
 from compress.errors import CompressError, unknown
 from compress.importance import ALIASES, METHODS, Method
@@ -18,6 +19,7 @@ from compress.importance.gathering import check_images, gather
 from compress.importance.regions import Regions
 from compress.progress import Track, quiet
 from compress.selection import Rule, check_ratio, prunable, select
+from compress.silence import check_cut
 
 
 def prune(
@@ -145,12 +147,29 @@ def channel_groups(backbone: Backbone, rule: Rule | None = None) -> tuple[list[C
         CompressError: the network cannot be pruned, or `rule` leaves nothing to prune.
     """
     with _refusing_misfits(backbone):
-        found = _graph(backbone).groups()
+        graph = _graph(backbone)
+    found = graph.groups()
+    if not found:
+        reasons = "; ".join(sorted(set(graph.left_whole.values())))
+        raise CompressError(
+            f"{backbone.spec.arch} cannot be pruned: none of its layers can be cut ({reasons}); "
+            "choose another architecture"
+        )
     found = prunable(found, rule or Rule(), backbone.spec.taps)
     inside = [group.inside(backbone.trunk) for group in found]
     return [own for own in inside if own.members], [
         group for group, own in zip(found, inside, strict=True) if not own.members
     ]
+
+
+def left_whole(backbone: Backbone) -> dict[str, str]:
+    """Groups that no cut touches, by their first layer, with the reason.
+
+    Raises:
+        CompressError: the network cannot be pruned.
+    """
+    with _refusing_misfits(backbone):
+        return dict(_graph(backbone).left_whole)
 
 
 def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: Pruning) -> Backbone:
@@ -161,21 +180,29 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
     Raises:
         CompressError: the network's layers do not fit Torch-Pruning's graph.
     """
-    outputs: dict[str, list[int]] = {}
+    outputs: dict[str, set[int]] = {}
+    inputs: dict[str, set[int]] = {}
     maps: dict[str, set[int]] = {}
     with _refusing_misfits(backbone):
         graph = _graph(backbone)
         groups = [group for group in graph.groups() if removals.get(group.root)]
         for group in groups:
-            for stage, channels in group.lost(removals[group.root]).items():
-                maps.setdefault(stage, set()).update(channels)
-            outputs.update(graph.remove(group, list(removals[group.root])))
+            chosen = removals[group.root]
+            for found, of_group in (
+                (maps, group.lost(chosen)),
+                (outputs, group.cut(chosen, outputs=True)),
+                (inputs, group.cut(chosen, outputs=False)),
+            ):
+                for name, channels in of_group.items():
+                    found.setdefault(name, set()).update(channels)
+        graph.remove(removals)
         state = graph.network.state_dict()
         if any(0 in tensor.shape for tensor in state.values()):
-            raise ValueError("two groups cut the same layer")
+            raise ValueError("a layer would lose all of its channels")
     before = _record(backbone)
     weights = backbone.trunk.state_dict()
-    trained = {name for name in outputs if f"{name}.weight" in weights}
+    inside = {name: channels for name, channels in outputs.items() if f"{name}.weight" in weights}
+    trained = {name for name in inside if isinstance(backbone.trunk.get_submodule(name), nn.Conv2d | nn.Linear)}
     widths = {name: weights[f"{name}.weight"].shape[0] for name in trained}
     pruning = replace(
         recorded,
@@ -183,12 +210,23 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
         stage_channels=_kept(before.stage_channels, maps, _widths(backbone, maps)),
         tail_shapes={name: tuple(tensor.shape) for name, tensor in state.items() if name not in weights},
     )
-    return assemble(replace(backbone.spec, pruning=pruning), {name: state[name].detach().clone() for name in weights})
+    try:
+        state = {name: state[name].detach().clone() for name in weights}
+        slim = assemble(replace(backbone.spec, pruning=pruning), state)
+    except CompressError as error:
+        raise CompressError(
+            f"{backbone.spec.arch} cannot be pruned: its layers, slimmed, do not fit each other ({error}); "
+            "choose another architecture"
+        ) from error
+    check_cut(backbone, slim, outputs=inside, inputs=inputs, maps=maps)
+    return slim
 
 
 def _graph(backbone: Backbone) -> ChannelGraph:
     architecture = find_architecture(backbone.spec.arch)
-    return ChannelGraph(architecture, whole_network(backbone), backbone.stages)
+    with BlankWeights():
+        network = whole_network(backbone)
+    return ChannelGraph(architecture, network, backbone.stages)
 
 
 @contextlib.contextmanager
