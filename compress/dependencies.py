@@ -39,9 +39,6 @@ def dependent(graph: tp.DependencyGraph, root: nn.Module, channels: Iterable[int
     while waiting:
         step, arriving = waiting.pop()
         _, root_of = reached.setdefault((step.target, step.handler), (step, {}))
-        if any(index.idx >= widest for index in arriving):  # a loop of reshapes counts up for ever
-            trouble = RESHAPED
-            break
         fresh = [index for index in dict.fromkeys(arriving) if index.idx not in root_of]
         for index in arriving:
             if root_of.setdefault(index.idx, index.root_idx) != index.root_idx:
@@ -51,7 +48,12 @@ def dependent(graph: tp.DependencyGraph, root: nn.Module, channels: Iterable[int
             if onward.is_triggered_by(step.handler):
                 leaving = fresh
                 for mapping in onward.index_mapping:
+                    # A loop of reshapes would multiply its channels for ever.
+                    if not getattr(mapping, "reverse", True) and len(leaving) * getattr(mapping, "_stride", 1) > widest:
+                        trouble, leaving = RESHAPED, []
                     leaving = mapping(leaving) if mapping is not None else leaving
+                if any(index.idx >= widest for index in leaving):
+                    trouble, leaving = RESHAPED, []
                 if leaving:
                     waiting.append((onward, leaving))
     group = Group()
@@ -81,7 +83,7 @@ def together(groups: Sequence[Group]) -> Group:
 def _widest(graph: tp.DependencyGraph) -> int:
     layers = [layer for layer in graph.module2node if isinstance(layer, nn.Module)]
     widths = [count(layer) for layer in layers for count in (graph.get_out_channels, graph.get_in_channels)]
-    return max(width for width in widths if width is not None)
+    return max(int(width) for width in widths if width is not None)
 
 
 def _trouble(graph: tp.DependencyGraph, step: Dependency, channels: list[Any]) -> str | None:
