@@ -22,7 +22,8 @@ class Pruning:
     """How a backbone was slimmed.
 
     Attributes:
-        recover: what was done after the cut: `none`, `bn`, `distill`, `finetune`, or `reinit+` one of them.
+        recover: what was done after the cut: `none`, or of `reinit`, `bn`, `distill` and `finetune` what was
+            done, in that order, joined by `+`.
         kept: per pruned layer, the indices, in the dense parent, of the output channels that stayed.
         stage_channels: the same per stage whose feature map lost channels.
         tail_shapes: shapes of the classification network's tensors past the last tap: the detector never

@@ -298,7 +298,7 @@ class _Session:
 @contextlib.contextmanager
 def _own_generators(device: torch.device) -> Iterator[None]:
     """Layers draw as they like, and the caller's generators are left as they were."""
-    cuda = [device.index or 0] if device.type == "cuda" else []
+    cuda = [] if device.type == "cpu" else [torch.cuda.current_device() if device.index is None else device.index]
     with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         yield
 
