@@ -1,39 +1,48 @@
-"""The verb `prune`: rank the channel groups, keep the best of each, and build the smaller backbone."""
+"""The verb `prune`: rank the channels, train towards sparsity where the method wants it, cut, perhaps many times."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from compress.architectures import find_architecture
-from compress.backbone import Backbone, Pruning, assemble, whole_network
-from compress.blank import BlankWeights
-from compress.channel_groups import ChannelGraph, ChannelGroup
-from compress.errors import CompressError, unknown
-from compress.importance import ALIASES, METHODS, Method
-from compress.importance.gathering import check_images, gather
+from compress.backbone import Backbone
+from compress.errors import CompressError
+from compress.importance.gathering import check_images
 from compress.importance.regions import Regions
+from compress.iteration import prune_in_steps
 from compress.progress import Track, quiet
-from compress.selection import Rule, check_ratio, prunable, select
-from compress.silence import check_cut
+from compress.ranking import Ranking, find_method, rank
+from compress.selection import Rule, check_ratio
+from compress.sparse_training import train_sparse
+from compress.targets import Target, find_ratio
+from compress.training import Report
+
+SPARSE_STEPS = 500
 
 
 def prune(
     backbone: Backbone,
     *,
-    ratio: float,
+    ratio: float | None = None,
+    target: Target | None = None,
     method: str = "magnitude",
     rule: Rule | None = None,
-    seed: int = 0,
-    images: Sequence[Tensor] | None = None,
+    images: Sequence[Any] | None = None,
+    labelled: bool = False,
     regions: Regions | None = None,
+    one_shot: bool = False,
+    sparse_steps: int = SPARSE_STEPS,
+    cuts: int = 1,
+    recover: Callable[[Backbone], Backbone] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: Path | None = None,
     track: Track = quiet,
+    report: Report | None = None,
 ) -> Backbone:
-    """A new backbone with the share `ratio` of the channels removed; the given one is untouched.
+    """A new backbone with a share of the channels removed; the given one is untouched.
 
     The whole classification network is slimmed by the same rule, so that its size can be compared with
     the literature, but only layers up to the last tap are scored and kept.
@@ -41,234 +50,111 @@ def prune(
     Args:
         backbone: dense or already slimmed; ratios multiply.
         ratio: share of channels to remove, in [0, 1).
+        target: instead of a ratio, what the slim backbone may cost (see `compress.targets`).
         method: a name in `METHODS`.
         rule: scope and limits of the cut; by default the method's own scope, and no limits.
-        seed: of the random choices that a method makes.
-        images: uint8 RGB (3, H, W) of any sizes, without labels, for a method that reads activations or gradients.
+        images: uint8 RGB (3, H, W) of any sizes, for a method that reads activations or gradients or has a
+            sparse phase; pairs of such an image and its class if `labelled`.
+        labelled: train the sparse phase by cross-entropy on the classes instead of by distillation.
         regions: where the objects are in each image (see `compress.importance.regions`), for `lcp`.
+        one_shot: leave out the sparse phase of `batch_norm`, `growing_reg` or `group_norm`. The record says so.
+        sparse_steps: steps of that phase, before each cut.
+        cuts: over how many cuts the ratio is spread (see `compress.iteration`).
+        recover: called on the backbone between two cuts, not after the last.
+        seed, device, track, report: see `compress.training.Run`.
+        checkpoint: of the sparse phase; with several cuts each has its own, numbered.
 
     Raises:
-        CompressError: a ratio outside [0, 1) or one that empties a layer, an unknown method, or a method
-            without the images that it reads.
+        CompressError: what `check_request` refuses, a ratio that empties a layer, or a target that cannot be met.
     """
-    check_request(ratio, method, images=images, regions=regions)
-    return rank(backbone, method=method, rule=rule, seed=seed, images=images, regions=regions, track=track).cut(ratio)
+    check_request(
+        ratio=ratio,
+        target=target,
+        method=method,
+        rule=rule,
+        images=images,
+        regions=regions,
+        one_shot=one_shot,
+        cuts=cuts,
+    )
+    penalty = None if one_shot else find_method(method).penalty
+    trained = 0
+
+    def ranked(network: Backbone) -> Ranking:
+        plain = None if labelled else images
+        return rank(network, method=method, rule=rule, seed=seed, images=plain, regions=regions, track=track)
+
+    def made_sparse(network: Backbone, share: float, full: Mapping[str, int]) -> Ranking:
+        nonlocal trained
+        ranking = ranked(network)
+        if penalty is None or images is None:
+            return ranking
+        trained += 1
+        chosen = ranking.removals(share, full=full or None)
+        removals = [chosen[group.root] for group in ranking.groups]
+        place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
+        sparse = train_sparse(
+            network,
+            ranking.groups,
+            lambda groups: penalty(groups, removals),
+            images,
+            name=f"{method} {share} {ranking.rule}",
+            steps=sparse_steps,
+            labelled=labelled,
+            seed=seed,
+            device=device,
+            checkpoint=place,
+            track=track,
+            report=report,
+        )
+        return ranked(sparse)
+
+    share, slim = find_ratio(ranked(backbone), target) if target is not None else (ratio or 0.0, None)
+    if cuts > 1:
+        slim = prune_in_steps(backbone, ratio=share, steps=cuts, rank=made_sparse, recover=recover or (lambda cut: cut))
+    elif penalty is not None or slim is None:
+        ranking = made_sparse(backbone, share, {})
+        slim = ranking.cut(share) if target is None else find_ratio(ranking, target)[1]
+    done = None if find_method(method).penalty is None else trained * sparse_steps
+    recorded = slim.spec.pruning and replace(slim.spec.pruning, sparse_steps=done)
+    slim.spec = replace(slim.spec, pruning=recorded)
+    return slim
 
 
 def check_request(
-    ratio: float, method: str, *, images: Sequence[Tensor] | None = None, regions: Regions | None = None
+    *,
+    ratio: float | None,
+    target: Target | None = None,
+    method: str,
+    rule: Rule | None = None,
+    images: Sequence[Any] | None = None,
+    regions: Regions | None = None,
+    one_shot: bool = False,
+    cuts: int = 1,
 ) -> None:
     """Refuse, before any work, what no backbone can be pruned by.
 
     Raises:
-        CompressError: a ratio outside [0, 1), an unknown method, or images or regions that do not go with it.
+        CompressError: not exactly one of ratio and target, a ratio outside [0, 1), an unknown method, images or
+            regions that do not go with it, or options that contradict each other.
     """
-    check_ratio(ratio)
-    find_method(method)
-    check_images(ALIASES.get(method, method), find_method(method).reads, images, regions)
-
-
-def find_method(name: str) -> Method:
-    """The method of that name or alias.
-
-    Raises:
-        CompressError: there is none.
-    """
-    name = ALIASES.get(name, name)
-    if name not in METHODS:
-        raise unknown("method", name, METHODS, "compress methods lists them")
-    return METHODS[name]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """A backbone whose channels are scored, ready to be cut at any ratio.
-
-    Attributes:
-        groups: the prunable groups of the part that the detector runs, with the layers of `backbone.trunk`.
-        scores: per group (group.size,); the least go first.
-        tail: groups wholly past the last tap. They have no trained weights: which of their channels go
-            is all the same, and how many follows the ratio.
-    """
-
-    backbone: Backbone
-    method: str
-    rule: Rule
-    seed: int
-    groups: tuple[ChannelGroup, ...]
-    scores: tuple[Tensor, ...]
-    tail: tuple[ChannelGroup, ...]
-
-    def removals(self, ratio: float, *, full: Mapping[str, int] | None = None) -> dict[str, list[int]]:
-        """Channels that go at `ratio`, by the root of their group; `full` as in `compress.selection.select`."""
-        chosen = select(self.groups, self.scores, ratio, self.rule, full=full)
-        level = replace(self.rule, scope="local")
-        chosen += select(self.tail, [torch.zeros(group.size) for group in self.tail], ratio, level, full=full)
-        roots = [group.root for group in (*self.groups, *self.tail)]
-        return dict(zip(roots, chosen, strict=True))
-
-    def cut(self, ratio: float, *, full: Mapping[str, int] | None = None) -> Backbone:
-        """The smaller backbone.
-
-        Raises:
-            CompressError: a ratio outside [0, 1) or one that empties a layer.
-        """
-        recorded = replace(_record(self.backbone), method=_joined(self.backbone, self.method), scope=self.rule.scope)
-        before = _record(self.backbone).ratio
-        recorded = replace(recorded, ratio=1 - (1 - before) * (1 - ratio) if full is None else ratio, seed=self.seed)
-        return remove(self.backbone, self.removals(ratio, full=full), recorded)
-
-
-def rank(
-    backbone: Backbone,
-    *,
-    method: str,
-    rule: Rule | None = None,
-    seed: int = 0,
-    images: Sequence[Tensor] | None = None,
-    regions: Regions | None = None,
-    track: Track = quiet,
-) -> Ranking:
-    """Score the channels of `backbone` by `method` (see `prune`)."""
     chosen = find_method(method)
-    check_images(ALIASES.get(method, method), chosen.reads, images, regions)
-    rule = rule or Rule(scope=chosen.scope)
-    groups, tail = channel_groups(backbone, rule)
-    evidence = gather(chosen.reads, backbone, groups, seed=seed, images=images or (), regions=regions, track=track)
-    with torch.no_grad():
-        scores = [chosen.score(group, evidence).cpu() for group in groups]
-    return Ranking(backbone, ALIASES.get(method, method), rule, seed, tuple(groups), tuple(scores), tuple(tail))
-
-
-def channel_groups(backbone: Backbone, rule: Rule | None = None) -> tuple[list[ChannelGroup], list[ChannelGroup]]:
-    """The prunable groups that have layers in the trunk, with those layers, and the groups that have none.
-
-    Raises:
-        CompressError: the network cannot be pruned, or `rule` leaves nothing to prune.
-    """
-    with _refusing_misfits(backbone):
-        graph = _graph(backbone)
-    found = graph.groups()
-    if not found:
-        reasons = "; ".join(sorted(set(graph.left_whole.values())))
+    if (ratio is None) == (target is None):
+        raise CompressError("a ratio or a target says how much to prune: give one of them, e.g. ratio 0.5")
+    if ratio is not None:
+        check_ratio(ratio)
+    if cuts < 1:
+        raise CompressError(f"{cuts} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
+    if cuts > 1 and target is not None and (rule.scope if rule else chosen.scope) != "local":
         raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: none of its layers can be cut ({reasons}); "
-            "choose another architecture"
+            f"several cuts with scope {rule.scope if rule else chosen.scope} may miss target {target}, since each is "
+            "ranked anew: take scope local, or one cut"
         )
-    found = prunable(found, rule or Rule(), backbone.spec.taps)
-    inside = [group.inside(backbone.trunk) for group in found]
-    return [own for own in inside if own.members], [
-        group for group, own in zip(found, inside, strict=True) if not own.members
-    ]
-
-
-def left_whole(backbone: Backbone) -> dict[str, str]:
-    """Groups that no cut touches, by their first layer, with the reason.
-
-    Raises:
-        CompressError: the network cannot be pruned.
-    """
-    with _refusing_misfits(backbone):
-        return dict(_graph(backbone).left_whole)
-
-
-def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: Pruning) -> Backbone:
-    """A new backbone without the channels `removals`, given by the root of their group.
-
-    `recorded` tells how they were chosen; kept channels and shapes are filled in here.
-
-    Raises:
-        CompressError: the network's layers do not fit Torch-Pruning's graph.
-    """
-    outputs: dict[str, set[int]] = {}
-    inputs: dict[str, set[int]] = {}
-    maps: dict[str, set[int]] = {}
-    with _refusing_misfits(backbone):
-        graph = _graph(backbone)
-        groups = [group for group in graph.groups() if removals.get(group.root)]
-        for group in groups:
-            chosen = removals[group.root]
-            for found, of_group in (
-                (maps, group.lost(chosen)),
-                (outputs, group.cut(chosen, outputs=True)),
-                (inputs, group.cut(chosen, outputs=False)),
-            ):
-                for name, channels in of_group.items():
-                    found.setdefault(name, set()).update(channels)
-        graph.remove(removals)
-        state = graph.network.state_dict()
-        if any(0 in tensor.shape for tensor in state.values()):
-            raise ValueError("a layer would lose all of its channels")
-    before = _record(backbone)
-    weights = backbone.trunk.state_dict()
-    inside = {name: channels for name, channels in outputs.items() if f"{name}.weight" in weights}
-    trained = {name for name in inside if isinstance(backbone.trunk.get_submodule(name), nn.Conv2d | nn.Linear)}
-    widths = {name: weights[f"{name}.weight"].shape[0] for name in trained}
-    pruning = replace(
-        recorded,
-        kept=_kept(before.kept, {name: outputs[name] for name in trained}, widths),
-        stage_channels=_kept(before.stage_channels, maps, _widths(backbone, maps)),
-        tail_shapes={name: tuple(tensor.shape) for name, tensor in state.items() if name not in weights},
-    )
-    try:
-        state = {name: state[name].detach().clone() for name in weights}
-        slim = assemble(replace(backbone.spec, pruning=pruning), state)
-    except CompressError as error:
+    if one_shot and chosen.penalty is None:
+        raise CompressError(f"method {method} has no sparse phase that one-shot could leave out: drop it")
+    if chosen.penalty is not None and images is None and not one_shot:
         raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: its layers, slimmed, do not fit each other ({error}); "
-            "choose another architecture"
-        ) from error
-    check_cut(backbone, slim, outputs=inside, inputs=inputs, maps=maps)
-    return slim
-
-
-def _graph(backbone: Backbone) -> ChannelGraph:
-    architecture = find_architecture(backbone.spec.arch)
-    with BlankWeights():
-        network = whole_network(backbone)
-    return ChannelGraph(architecture, network, backbone.stages)
-
-
-@contextlib.contextmanager
-def _refusing_misfits(backbone: Backbone) -> Iterator[None]:
-    try:
-        yield
-    except CompressError:
-        raise
-    except Exception as error:  # whatever Torch-Pruning stumbles over in a network that it does not understand
-        raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: its layers do not fit Torch-Pruning's dependency graph "
-            f"({type(error).__name__}: {error}); choose another architecture"
-        ) from error
-
-
-def _record(backbone: Backbone) -> Pruning:
-    """How `backbone` was slimmed so far."""
-    return backbone.spec.pruning or Pruning("none", 0.0, "none", 0, "none", kept={}, tail_shapes={})
-
-
-def _joined(backbone: Backbone, method: str) -> str:
-    before = _record(backbone).method
-    return method if before in ("none", method) else f"{before}+{method}"
-
-
-@torch.no_grad()
-def _widths(backbone: Backbone, stages: Iterable[str]) -> dict[str, int]:
-    """Channels of the stages' maps."""
-    chosen = [stage for stage in backbone.stages if stage in set(stages)]
-    side = backbone.spec.size
-    maps = backbone.stage_maps(torch.zeros(1, 3, side, side), chosen) if chosen else []
-    return {stage: feature_map.shape[1] for stage, feature_map in zip(chosen, maps, strict=True)}
-
-
-def _kept(
-    before: Mapping[str, Sequence[int]], removed: Mapping[str, Iterable[int]], widths: Mapping[str, int]
-) -> dict[str, list[int]]:
-    """Kept channels by layer or stage, as indices into the dense parent."""
-    kept = {name: list(indices) for name, indices in before.items()}
-    for name, channels in removed.items():
-        gone = set(channels)
-        if gone or name in kept:
-            parents = before.get(name, range(widths[name]))
-            kept[name] = [parents[index] for index in range(widths[name]) if index not in gone]
-    return kept
+            f"method {method} trains the network towards sparsity before the cut, for which it needs images: "
+            "give some, or ask for one-shot, which leaves that phase out"
+        )
+    check_images(method, chosen.reads, images, regions)

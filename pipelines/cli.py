@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.distill import distill
 from pipelines.commands.evaluate import evaluate
 from pipelines.commands.generate import generate
 from pipelines.commands.lists import backbones, datasets, methods
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
+from pipelines.commands.sensitivity import sensitivity
 from pipelines.commands.sweep import demo, report, sweep
 from pipelines.console import OneLineRefusals, print_line
 
@@ -43,7 +45,7 @@ def main(
 
 
 _PANELS = {
-    "Slim": (prune, profile),
+    "Slim": (prune, distill, sensitivity, profile),
     "Judge": (evaluate, sweep, report, demo),
     "Look up": (datasets, methods, backbones, generate),
 }

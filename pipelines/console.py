@@ -83,6 +83,7 @@ class ProgressBars:
             transient=True,
             disable=not _err.is_terminal,
         )
+        self._loss = self._held_out = ""
 
     def __enter__(self) -> ProgressBars:
         self._bars.start()
@@ -91,27 +92,39 @@ class ProgressBars:
     def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
+    def report(self, step: int, loss: float, held_out: float | None) -> None:
+        """Show the loss of a training beside its progress (`compress.training.Report`)."""
+        if held_out is not None:
+            self._held_out = f", held-out {held_out:.4f}"
+        self._loss = f" (loss {loss:.4f}{self._held_out})"
+
     def track(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
         """Yield every item of `steps` and show how far it is (`anomaly.progress.Track`)."""
-        if not _err.is_terminal:
-            yield from _logged(steps, description, total)
-            return
+        self._loss = self._held_out = ""
+        if _err.is_terminal:
+            yield from self._drawn(steps, description, total)
+        else:
+            yield from self._logged(steps, description, total)
+        self._loss = self._held_out = ""  # a loop around this one has no loss
+
+    def _drawn(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
         task = self._bars.add_task(description, total=total)
         try:
             for step in steps:
                 yield step
-                self._bars.advance(task)
+                self._bars.update(task, advance=1, description=f"{description}{self._loss}")
         finally:
             self._bars.remove_task(task)
 
-
-def _logged(steps: Iterable[T], description: str, total: int) -> Iterator[T]:
-    last = time.monotonic()
-    for done, step in enumerate(steps, 1):
-        yield step
-        if time.monotonic() - last > _LOG_SECONDS:
-            last = time.monotonic()
-            note(f"{description}: {done} of {total}")
+    def _logged(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
+        start = last = time.monotonic()
+        for done, step in enumerate(steps, 1):
+            yield step
+            now = time.monotonic()
+            if now - last > _LOG_SECONDS:
+                last = now
+                left = (now - start) / done * (total - done)
+                note(f"{description}: {done} of {total}{self._loss}, {left:.0f} s left")
 
 
 # Typer brings a click of its own in some versions; this is the base of all its usage errors in each.

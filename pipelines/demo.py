@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.sweep import SweepPlan
+from pipelines.sweep_plan import SweepPlan
 
 DEMO = SweepPlan(
     archs=("efficientnet_lite0",),

@@ -94,10 +94,10 @@ class LabelledImages(Sequence[tuple[Tensor, int]]):
     def __init__(self, images: ImageSet, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.fingerprint = images.fingerprint
-        self._images = images
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     @overload
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
@@ -105,7 +105,7 @@ class LabelledImages(Sequence[tuple[Tensor, int]]):
     def __getitem__(self, index: slice) -> list[tuple[Tensor, int]]: ...
     def __getitem__(self, index: int | slice) -> tuple[Tensor, int] | list[tuple[Tensor, int]]:
         places = range(len(self))[index]
-        return self._images.find(places) if isinstance(places, int) else [self._images.find(each) for each in places]
+        return self.images.find(places) if isinstance(places, int) else [self.images.find(each) for each in places]
 
 
 def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), track: Track = quiet) -> ImageSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,30 @@ def open_model(model: str, *, weights: str = "auto", taps: Sequence[str] | None 
     if taps is not None and tuple(taps) != backbone.spec.taps:
         raise CompressError(f"{model} is tapped at {','.join(backbone.spec.taps)}: --taps works on an architecture")
     return backbone
+
+
+def parent_of(backbone: Backbone, *, weights: str = "auto") -> Backbone:
+    """The dense backbone that `backbone` was cut from; itself, if it is dense.
+
+    Args:
+        weights: where the parent's weights are, as for `create_backbone`.
+
+    Raises:
+        CompressError: the weights cannot be had, or are not those that were pruned.
+    """
+    spec = backbone.spec
+    if spec.pruning is None:
+        return backbone
+    if spec.weights.sha256 is None:  # random weights are drawn again
+        drawn = re.search(r"seed (\d+)", spec.weights.source)
+        return create_backbone(spec.arch, weights="none", taps=spec.taps, seed=int(drawn[1]) if drawn else 0)
+    parent = create_backbone(spec.arch, weights=find_weights(spec.arch, weights), taps=spec.taps)
+    if parent.spec.weights.sha256 != spec.weights.sha256:
+        raise CompressError(
+            f"the weights found for {spec.arch} ({parent.spec.weights.source}) are not those that were pruned "
+            f"({spec.weights.source}): give these with --weights"
+        )
+    return parent
 
 
 def names_a_file(model: str) -> bool:

@@ -35,8 +35,23 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "method": pruning.method if pruning else None,
         "ratio": pruning.ratio if pruning else None,
         "scope": pruning.scope if pruning else None,
+        "sparse_steps": pruning.sparse_steps if pruning else None,
         "recover": pruning.recover if pruning else None,
+        "recover_steps": pruning.recover_steps if pruning else None,
         "seed": pruning.seed if pruning else None,
         **sizes(backbone),
         "layers": {name: (before[name], len(kept)) for name, kept in (pruning.kept if pruning else {}).items()},
     }
+
+
+def history(slim: Backbone) -> str:
+    """What was done to a pruned backbone, in one line."""
+    pruning = slim.spec.pruning
+    if pruning is None:
+        return f"weights: {slim.spec.weights.source}; dense"
+    told = f"weights: {slim.spec.weights.source}; {pruning.method} at ratio {pruning.ratio:.3g}, scope {pruning.scope}"
+    if pruning.sparse_steps is not None:
+        told += f"; sparse phase of {pruning.sparse_steps} steps" if pruning.sparse_steps else "; one shot"
+    if pruning.recover == "none":
+        return f"{told}; no recovery was done, so features have suffered: --images DIR recovers"
+    return f"{told}; recovery: {pruning.recover}, {pruning.recover_steps} steps"

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import compress
-from compress import ARCHITECTURES, METHODS
+from compress import ARCHITECTURES, METHODS, RECOVERIES, RECOVERIES
 from pipelines import demo as demo_module
 from pipelines.cli import app
 from pipelines.sweep import SweepPlan
@@ -122,7 +122,9 @@ def test_the_demo_is_a_sweep_and_its_report(tiny_dataset: Path, monkeypatch: pyt
 
 
 def test_the_demo_compares_the_origin_with_three_ratios() -> None:
-    assert demo_module.DEMO.slimmings() == [("none", 0.0), *(("magnitude", ratio) for ratio in (0.3, 0.5, 0.7))]
+    dense, *slim = demo_module.DEMO.slimmings()
+    assert dense is None
+    assert [(each.method, each.ratio) for each in slim if each] == [("magnitude", ratio) for ratio in (0.3, 0.5, 0.7)]
     assert demo_module.DEMO.weights == "offline"
 
 
@@ -135,7 +137,11 @@ def test_generate() -> None:
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("methods", METHODS), ("backbones", ARCHITECTURES), ("datasets", ["generated", "elpv", "mvtec", "folder"])],
+    [
+        ("methods", [*METHODS, *RECOVERIES]),
+        ("backbones", ARCHITECTURES),
+        ("datasets", ["generated", "elpv", "mvtec", "folder"]),
+    ],
 )
 def test_lists(command: str, names: list[str]) -> None:
     assert [entry["name"] for entry in json.loads(run(command, "--json").stdout)] == list(names)
@@ -146,7 +152,18 @@ def test_lists(command: str, names: list[str]) -> None:
 def test_every_command_teaches_itself() -> None:
     overview = run("--help").stdout
     assert all(panel in overview for panel in ("Slim", "Judge", "Look up"))
-    for command in ("prune", "profile", "evaluate", "sweep", "report", "demo", "generate", "datasets", "methods"):
+    for command in (
+        "prune",
+        "distill",
+        "profile",
+        "evaluate",
+        "sweep",
+        "report",
+        "demo",
+        "generate",
+        "datasets",
+        "methods",
+    ):
         assert command in overview
         assert run(command, "--help").exit_code == 0
 
@@ -167,7 +184,7 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
         ("did you mean magnitude", (*prune, "--ratio", 0.5, "--method", "magnitud")),
         ("ratio 1.5 is outside [0, 1)", (*prune, "--ratio", 1.5)),
         ("Invalid value for '--ratio'", (*prune, "--ratio", "half")),
-        ("Missing option '--ratio'", prune),
+        ("nothing says how much to prune", prune),
         ("No such option: --ratoi", (*prune, "--ratoi", 0.5)),
         ("Did you mean 'prune'", ("prun",)),
         ("no dataset given", (*evaluate, "--dataset", "", "-o", "row.json")),

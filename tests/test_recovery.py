@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import compress
 from compress import RECOVERIES, Backbone, CompressError, Recipe, RecoveryError
 from compress.backbone import assemble
-from compress.pruning import channel_groups
+from compress.ranking import channel_groups
 from compress.recovery.distillation import distance_to, training_set
 from compress.sparse_training import train_sparse
 from compress.stage_distance import StageDistance

@@ -13,7 +13,7 @@ from torch import nn
 import compress
 from compress import CompressError
 from compress.channel_groups import ChannelGroup, Member
-from compress.pruning import channel_groups
+from compress.ranking import channel_groups
 from compress.selection import SCOPES, Rule, select
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from pipelines.commands.options import AsJson
 from pipelines.console import print_line, print_table, refuse_in_one_line
+
+if TYPE_CHECKING:
+    from compress.importance import Method
 
 
 @refuse_in_one_line
@@ -20,10 +24,13 @@ def datasets(as_json: AsJson = False) -> None:
 
 @refuse_in_one_line
 def methods(as_json: AsJson = False) -> None:
-    """List the pruning methods."""
-    from compress import METHODS
+    """List the pruning methods and the recoveries."""
+    from compress import METHODS, RECOVERIES
 
-    _list(["name", "what", "paper"], [[name, m.summary, m.paper] for name, m in METHODS.items()], as_json)
+    rows = [[name, "pruning", m.scope, _needs(m), m.summary, m.paper] for name, m in METHODS.items()]
+    needs = {True: "images with classes", False: "images"}
+    rows += [[name, "recovery", "-", needs[r.labelled], r.summary, "-"] for name, r in RECOVERIES.items()]
+    _list(["name", "kind", "scope", "needs", "what", "paper"], rows, as_json)
 
 
 @refuse_in_one_line
@@ -33,6 +40,12 @@ def backbones(as_json: AsJson = False) -> None:
 
     rows = [[a.name, a.factory_name, ", ".join(a.taps)] for a in ARCHITECTURES.values()]
     _list(["name", "factory", "taps"], rows, as_json)
+
+
+def _needs(method: Method) -> str:
+    if method.penalty is not None:
+        return "images, or --one-shot"
+    return "-" if method.reads == "weights" else "images"
 
 
 def _list(headers: list[str], rows: list[list[str]], as_json: bool) -> None:

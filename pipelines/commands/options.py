@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from anomaly.progress import Track
+    from pipelines.slimming import Images
+
+TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 
 Weights = Annotated[
     str,
@@ -25,7 +31,41 @@ Coreset = Annotated[float, typer.Option(help="Share of the training patches that
 BankSize = Annotated[
     int | None, typer.Option(help="Number of patches that the memory bank keeps, instead of --coreset.")
 ]
+ImageFolders = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        help="Folders of photographs to train and calibrate on, comma-separated; no labels needed. A dataset's good "
+        "training images may be among them, its test images never.",
+        rich_help_panel=TRAINING,
+    ),
+]
+LabelledFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--labelled",
+        help="A folder with a folder of photographs for each class (ImageNet's layout), to train on the classes.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Steps of the recovery. Default: its own.", rich_help_panel=TRAINING)
+]
+Device = Annotated[
+    str, typer.Option(help="Where training runs: auto (CUDA if there is one), cpu or cuda.", rich_help_panel=TRAINING)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def open_training_images(images: str | None, labelled: str | None, *, track: Track) -> Images:
+    """What `--images` and `--labelled` name."""
+    from pipelines.image_sets import open_images, open_labelled_images
+    from pipelines.slimming import Images
+
+    return Images(
+        open_images(listed(images) or (), track=track) if images is not None else None,
+        open_labelled_images(labelled, track=track) if labelled is not None else None,
+    )
 
 
 def listed(text: str | None) -> tuple[str, ...] | None:

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.options import BankSize, Coreset, Taps, Weights, listed, numbers
+from pipelines.commands.options import (
+    BankSize,
+    Coreset,
+    ImageFolders,
+    LabelledFolder,
+    Steps,
+    Taps,
+    Weights,
+    listed,
+    numbers,
+)
 from pipelines.console import (
     FAILURES,
     ProgressBars,
@@ -26,8 +36,9 @@ def sweep(
     plan: Annotated[
         Path | None,
         typer.Argument(
-            help="A TOML file instead of the options below, with the keys archs, methods, ratios, datasets, "
-            "categories, seeds, weights, taps, coreset, bank_size, timing."
+            help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
+            "images, labelled, one_shot, sparse_steps, scope, datasets, categories, seeds, weights, taps, coreset, "
+            "bank_size, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -35,6 +46,23 @@ def sweep(
     ratios: Annotated[
         str, typer.Option(help="Pruning ratios, comma-separated; 0 is the dense network.")
     ] = "0,0.3,0.5,0.7",
+    recovers: Annotated[
+        str | None,
+        typer.Option(
+            "--recover",
+            "--recovers",
+            help="none, distill, finetune and bn, comma-separated: each cut is run with each. "
+            "Default: none,distill if --images are given, else none.",
+        ),
+    ] = None,
+    images: ImageFolders = None,
+    labelled: LabelledFolder = None,
+    steps: Steps = None,
+    one_shot: Annotated[
+        bool, typer.Option("--one-shot", help="Leave out the sparse phase of the methods that have one.")
+    ] = False,
+    sparse_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sparse phase. Default: 500.")] = None,
+    scope: Annotated[str | None, typer.Option(help="local, global or isomorphic. Default: each method's own.")] = None,
     datasets: Annotated[str, typer.Option("--dataset", "--datasets", help="Datasets, comma-separated.")] = "generated",
     category: Annotated[str | None, typer.Option(help="Categories, comma-separated. Default: all.")] = None,
     seeds: Annotated[str, typer.Option("--seed", "--seeds", help="Seeds, comma-separated.")] = "0",
@@ -53,7 +81,8 @@ def sweep(
 
     compress sweep --arch resnet18 --ratios 0,0.3,0.5 --dataset bottles/ -o runs/
     """
-    from pipelines.sweep import SweepPlan
+    from compress.pruning import SPARSE_STEPS
+    from pipelines.sweep_plan import SweepPlan
 
     if plan is not None:
         _refuse_options_beside_a_plan(context)
@@ -63,6 +92,13 @@ def sweep(
             archs=listed(archs) or (),
             methods=listed(methods) or (),
             ratios=numbers("--ratios", ratios, float),
+            recovers=listed(recovers) or (("none", "distill") if images else ("none",)),
+            steps=steps,
+            images=listed(images) or (),
+            labelled=labelled,
+            one_shot=one_shot,
+            sparse_steps=sparse_steps or SPARSE_STEPS,
+            scope=scope,
             datasets=listed(datasets) or (),
             categories=listed(category) or (),
             seeds=numbers("--seeds", seeds, int),
@@ -108,7 +144,7 @@ def _sweep(plan: Any, folder: Path) -> None:
     from pipelines.sweep import sweep as run
 
     with ProgressBars() as bars:
-        outcome = run(plan, folder, command=command_line(), track=bars.track)
+        outcome = run(plan, folder, command=command_line(), track=bars.track, report=bars.report)
     note(f"{outcome.run} runs done, {outcome.kept} kept from before, {outcome.failed} failed, results in {folder}")
     if outcome.failed:
         raise typer.Exit(FAILURES)

@@ -1,0 +1,62 @@
+"""compress distill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import (
+    Device,
+    ImageFolders,
+    LabelledFolder,
+    Seed,
+    Steps,
+    Weights,
+    open_training_images,
+)
+from pipelines.console import ProgressBars, note, print_line, refuse_in_one_line
+
+
+@refuse_in_one_line
+def distill(
+    model: Annotated[str, typer.Argument(help="A pruned artifact.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the better one.")],
+    images: ImageFolders = None,
+    labelled: LabelledFolder = None,
+    recover: Annotated[str, typer.Option(help="distill, finetune (with --labelled) or bn.")] = "distill",
+    steps: Steps = None,
+    weights: Weights = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Recover a pruned backbone, later or longer.
+
+    compress distill slim.safetensors --images photographs/ --steps 5000 -o better.safetensors
+
+    A killed run goes on where it was when the same command is given again.
+    """
+    import compress
+    from compress import CompressError
+    from compress.files import require_writable
+    from pipelines.models import names_a_file, parent_of
+    from pipelines.profile import history
+    from pipelines.slimming import Recovering, forget, keeping_last_good, state_file
+
+    if not names_a_file(model):
+        raise CompressError(f"{model} is an architecture, and only what was pruned can be recovered: give an artifact")
+    request = Recovering(recover, steps, device)
+    file = require_writable(output)
+    with ProgressBars() as bars:
+        material = open_training_images(images, labelled, track=bars.track)
+        request.check(material)
+        slim = compress.load_backbone(model)
+        teacher = parent_of(slim, weights=weights)
+        run = request.run(seed, state_file(file, "recovery"), bars.track, bars.report)
+        with keeping_last_good(file):
+            better = request.recover(slim, teacher, material, run)
+    compress.save(better, file)
+    forget(file)
+    note(history(better))
+    print_line(f"wrote {file}")

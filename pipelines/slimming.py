@@ -1,0 +1,230 @@
+"""From what a user asks for to a slim backbone: the cut with what its method wants before it, and the recovery."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from anomaly.progress import Track, quiet
+from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
+from compress.errors import CompressError, unknown
+from compress.pruning import SPARSE_STEPS, check_request
+from compress.ranking import find_method
+from compress.selection import Rule
+from compress.targets import Target
+from compress.training import Report, Run
+from pipelines.image_sets import ImageSet, LabelledImages
+
+NO_RECOVERY = "none"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What there is to train and calibrate on: photographs, photographs with classes, both, or nothing."""
+
+    unlabelled: ImageSet | None = None
+    labelled: LabelledImages | None = None
+
+    @property
+    def plain(self) -> ImageSet | None:
+        """Images without their classes."""
+        return self.unlabelled or (self.labelled.images if self.labelled else None)
+
+    @property
+    def fingerprints(self) -> list[str | None]:
+        return [each.fingerprint if each else None for each in (self.unlabelled, self.labelled)]
+
+
+@dataclass(frozen=True)
+class Recovering:
+    """How a pruned backbone is recovered: a key of `RECOVERIES`, its steps (None: its own default), and where."""
+
+    name: str
+    steps: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.name not in RECOVERIES:
+            raise unknown("recovery", self.name, [NO_RECOVERY, *RECOVERIES], "compress methods lists them")
+        if self.steps is not None and not RECOVERIES[self.name].steps:
+            raise CompressError(f"recovery {self.name} trains nothing: leave --steps out")
+
+    def check(self, images: Images) -> None:
+        """Refuse images that are missing, or labels that are not needed.
+
+        Raises:
+            CompressError: see above.
+        """
+        if self.labelled and images.labelled is None:
+            raise CompressError(f"recovery {self.name} learns from classes: give --labelled DIR, a folder for each")
+        if not self.labelled and images.plain is None:
+            raise CompressError(f"recovery {self.name} needs images: give --images DIR, any photographs will do")
+
+    def run(self, seed: int, checkpoint: Path | None, track: Track, report: Report | None) -> Run:
+        """The training that `recover` does."""
+        own = RECOVERIES[self.name]
+        return Run(self.steps or own.steps or 1, own.recipe, seed, self.device, checkpoint, track, report)
+
+    def recover(self, slim: Backbone, teacher: Backbone, images: Images, run: Run) -> Backbone:
+        """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach."""
+        self.check(images)
+        given: Sequence[Any] | None = images.labelled if self.labelled else images.plain
+        return RECOVERIES[self.name].recover(slim, teacher, given or (), run)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it learns from classes."""
+        return RECOVERIES[self.name].labelled
+
+
+@dataclass(frozen=True)
+class Slimming:
+    """How a backbone is slimmed.
+
+    Attributes:
+        method, ratio, target, rule, one_shot, sparse_steps, cuts: see `compress.prune`.
+        recovering: what follows the cut or, with several, each of them.
+        reinit: draw fresh weights after the last cut, as a control.
+        device: where the sparse phase runs, see `compress.training.Run`.
+    """
+
+    method: str = "magnitude"
+    ratio: float | None = None
+    target: Target | None = None
+    rule: Rule | None = None
+    one_shot: bool = False
+    sparse_steps: int = SPARSE_STEPS
+    cuts: int = 1
+    recovering: Recovering | None = None
+    reinit: bool = False
+    device: str = "auto"
+
+    def check(self, images: Images) -> None:
+        """Refuse, before any work, what contradicts itself, images that are missing, and images that are not needed.
+
+        Raises:
+            CompressError: see above.
+        """
+        check_request(
+            ratio=self.ratio,
+            target=self.target,
+            method=self.method,
+            rule=self.rule,
+            images=images.plain,
+            one_shot=self.one_shot,
+            cuts=self.cuts,
+        )
+        if self.recovering is None and self.cuts > 1:
+            raise CompressError(f"{self.cuts} cuts are for recovering in between: give --images, or make one cut")
+        if self.recovering is None and self.reinit:
+            raise CompressError("fresh weights that are not trained are of no use: give --images, or drop --reinit")
+        if self.recovering:
+            self.recovering.check(images)
+        if images.labelled and not self._learns_classes:
+            raise CompressError(f"nothing in this request learns from classes ({self._told}): give --images instead")
+        reads = find_method(self.method).reads != "weights"
+        if images.unlabelled and not (reads or self._sparse_phase or self.recovering):
+            raise CompressError(f"nothing in this request reads images ({self._told}): leave --images out")
+
+    @property
+    def name(self) -> str:
+        """A short name that tells the slimmings of a sweep apart, fit for a file."""
+        words = [self.method, f"{self.ratio:g}" if self.ratio is not None else "target"]
+        return "-".join([*words, *([self.recovering.name] if self.recovering else [])])
+
+    def used(self, images: Images) -> Images:
+        """Those of `images` that have a use here, so that those others need are neither refused nor recorded."""
+        labels = self._learns_classes and images.labelled is not None
+        reads = find_method(self.method).reads != "weights" or (self.recovering and not self.recovering.labelled)
+        plain = reads or (self._sparse_phase and images.labelled is None)
+        return Images(images.plain if plain else None, images.labelled if labels else None)
+
+    @property
+    def _learns_classes(self) -> bool:
+        return self._sparse_phase or (self.recovering is not None and self.recovering.labelled)
+
+    @property
+    def _sparse_phase(self) -> bool:
+        return find_method(self.method).penalty is not None and not self.one_shot
+
+    @property
+    def _told(self) -> str:
+        return f"method {self.method}, recovery {self.recovering.name if self.recovering else NO_RECOVERY}"
+
+    def slim(
+        self,
+        backbone: Backbone,
+        teacher: Backbone,
+        images: Images,
+        *,
+        seed: int = 0,
+        keep: Path | None = None,
+        track: Track = quiet,
+        report: Report | None = None,
+    ) -> Backbone:
+        """`backbone`, slimmed and recovered.
+
+        Args:
+            teacher: its dense parent, or itself if it is dense.
+            keep: where training keeps its states, see `state_file`; the same call goes on from them.
+
+        Raises:
+            CompressError: see `check`, `compress.prune` and the recoveries.
+        """
+        self.check(images)
+        cut = 0
+
+        def recovered(pruned: Backbone) -> Backbone:
+            nonlocal cut
+            cut += 1
+            if self.recovering is None:
+                return pruned
+            run = self.recovering.run(seed, state_file(keep, f"recovery{cut}"), track, report)
+            return self.recovering.recover(pruned, teacher, images, run)
+
+        by_classes = images.labelled is not None and self._sparse_phase
+        pruned = prune(
+            backbone,
+            ratio=self.ratio,
+            target=self.target,
+            method=self.method,
+            rule=self.rule,
+            images=images.labelled if by_classes else images.plain,
+            labelled=by_classes,
+            one_shot=self.one_shot,
+            sparse_steps=self.sparse_steps,
+            cuts=self.cuts,
+            recover=recovered,
+            seed=seed,
+            device=self.device,
+            checkpoint=state_file(keep, "sparse"),
+            track=track,
+            report=report,
+        )
+        return recovered(reinitialise(pruned, seed) if self.reinit else pruned)
+
+
+def state_file(keep: Path | None, phase: str) -> Path | None:
+    """Where the training of a phase keeps its state, beside the file `keep` that is to be made."""
+    return None if keep is None else keep.with_name(f"{keep.name}.{phase}.state")
+
+
+def forget(keep: Path) -> None:
+    """Delete the states of training beside `keep`, which is made."""
+    for file in keep.parent.glob(f"{escape(keep.name)}.*.state*"):
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def keeping_last_good(file: Path) -> Iterator[None]:
+    """Save the last good state of a recovery that diverges, beside the `file` that will not be made."""
+    try:
+        yield
+    except RecoveryError as error:
+        good = file.with_name(f"{file.stem}.last-good.safetensors")
+        save(error.backbone, good)
+        raise CompressError(f"{error}; it is in {good}") from error

@@ -1,0 +1,122 @@
+"""What a sweep runs, from options or from a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anomaly.coreset import check_bank_request
+from compress.architectures import find_architecture
+from compress.errors import CompressError, unknown
+from compress.pruning import SPARSE_STEPS
+from compress.ranking import find_method
+from compress.selection import Rule, check_ratio
+from pipelines.slimming import NO_RECOVERY, Recovering, Slimming
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What to run: each of archs x methods x recovers x ratios x categories x seeds.
+
+    Ratio 0 is the dense network and is run once, whatever the methods and recoveries. `recovers` are keys of
+    `RECOVERIES` or none, `steps` are those of each recovery (None: its own), `images` folders and `labelled` one.
+    `one_shot` leaves out the sparse phase of the methods that have one.
+    """
+
+    archs: tuple[str, ...] = ("resnet18",)
+    methods: tuple[str, ...] = ("magnitude",)
+    ratios: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7)
+    recovers: tuple[str, ...] = (NO_RECOVERY,)
+    steps: int | None = None
+    images: tuple[str, ...] = ()
+    labelled: str | None = None
+    one_shot: bool = False
+    sparse_steps: int = SPARSE_STEPS
+    scope: str | None = None
+    datasets: tuple[str, ...] = ("generated",)
+    categories: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    weights: str = "auto"
+    taps: tuple[str, ...] | None = None
+    coreset: float = 0.01
+    bank_size: int | None = None
+    timing: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("archs", "methods", "ratios", "recovers", "datasets", "seeds"):
+            if not getattr(self, name):
+                raise CompressError(f"the sweep has no {name}: give at least one")
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        self.slimmings()  # refuses unknown methods, recoveries and scopes
+        for arch in self.archs:
+            find_architecture(arch)
+        check_bank_request(self.coreset, self.bank_size)
+        for seed in self.seeds:
+            if not 0 <= seed < 2**63:
+                raise CompressError(f"seed {seed} is outside 0 to 2^63 - 1")
+
+    @classmethod
+    def from_toml(cls, file: Path) -> SweepPlan:
+        """The plan in a TOML file whose keys are this class's fields.
+
+        Raises:
+            CompressError: no such file, no TOML, or a key or value that means nothing.
+        """
+        try:
+            given = tomllib.loads(file.read_text())
+        except OSError as error:
+            raise CompressError(f"cannot read {file}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CompressError(f"{file} is no TOML: {error}") from error
+        return cls(**{key: _value(file, key, value) for key, value in given.items()})
+
+    def slimmings(self) -> list[Slimming | None]:
+        """What makes each backbone; None for the dense one, which comes first."""
+        dense: list[Slimming | None] = [None] if 0 in self.ratios else []
+        return dense + [
+            self._slimming(method, recover, ratio)
+            for method in self.methods
+            for recover in self.recovers
+            for ratio in sorted({*self.ratios} - {0.0})
+        ]
+
+    def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
+        method = find_method(name)
+        return Slimming(
+            method=name,
+            ratio=ratio,
+            rule=Rule(scope=self.scope or method.scope),
+            one_shot=self.one_shot and method.penalty is not None,
+            sparse_steps=self.sparse_steps,
+            recovering=None if recover == NO_RECOVERY else Recovering(recover, self.steps),
+        )
+
+
+def _value(file: Path, key: str, value: Any) -> Any:
+    fields: Mapping[str, Any] = {field.name: field for field in dataclasses.fields(SweepPlan)}
+    if key not in fields:
+        raise unknown("key", key, fields, f"in {file}")
+    default = fields[key].default
+    if isinstance(default, tuple) or key == "taps":
+        items = value if isinstance(value, list) else [value]
+        kind = type(default[0]) if default else str
+        if not all(isinstance(item, kind) or (kind is float and isinstance(item, int)) for item in items):
+            raise CompressError(f"{file}: {key} = {value!r}: a list of {kind.__name__} is needed")
+        return tuple(kind(item) for item in items)
+    if default is None:
+        wanted: tuple[type, ...] = (str,) if key in ("labelled", "scope") else (int,)
+    else:
+        wanted = (float, int) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, wanted):
+        raise CompressError(f"{file}: {key} = {value!r}: {wanted[0].__name__} is needed")
+    return value

@@ -1,0 +1,73 @@
+"""The largest ratio whose detection stays within a limit: slimming and a validation split under one search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from anomaly import Category
+from anomaly.progress import Track, quiet
+from compress import Backbone
+from compress.errors import CompressError
+from compress.training import Report
+from pipelines.drop_search import DropSearch, largest_ratio_within_drop
+from pipelines.evaluate import DetectorSettings
+from pipelines.slimming import Images, Slimming
+from pipelines.validation import validation_auroc, validation_split
+
+NEAR_CHANCE = 0.6  # below it a detector guesses, and any ratio is "within" a drop
+
+
+def slim_within_drop(
+    slimming: Slimming,
+    backbone: Backbone,
+    teacher: Backbone,
+    images: Images,
+    categories: Sequence[Category],
+    drop: float,
+    *,
+    seed: int = 0,
+    keep: Path | None = None,
+    track: Track = quiet,
+    report: Report | None = None,
+) -> DropSearch[Backbone]:
+    """The largest ratio at which `slimming` loses at most `drop` of image AUROC, the mean over the categories.
+
+    Judged on a validation split of each category's training images with painted defects; test images are not
+    opened. Each of up to ten ratios is cut and recovered in full, which is what takes the time.
+
+    Args:
+        slimming, backbone, teacher, images: see `Slimming.slim`; the slimming's own ratio does not count.
+        keep: see `state_file`; each ratio has states of its own.
+
+    Raises:
+        CompressError: the dense network detects nothing, or no ratio stays within the drop.
+    """
+    splits = [validation_split(category, seed=seed) for category in categories]
+    settings = DetectorSettings(seed=seed)
+
+    def score(network: Backbone) -> float:
+        return fmean(validation_auroc(network, split, settings, track=track).image for split in splits)
+
+    def cut(ratio: float) -> Backbone:
+        place = None if keep is None else keep.with_name(f"{keep.name}.{ratio:g}")
+        return replace(slimming, ratio=ratio).slim(
+            backbone, teacher, images, seed=seed, keep=place, track=track, report=report
+        )
+
+    dense = score(backbone)
+    if dense < NEAR_CHANCE:
+        raise CompressError(
+            f"this {backbone.spec.arch} has an AUROC of {dense:.3f} on the validation split before any cut, and below "
+            f"{NEAR_CHANCE} a drop means nothing: give pretrained weights"
+        )
+    return largest_ratio_within_drop(cut, score, dense=dense, drop=drop)
+
+
+def told(search: DropSearch[Backbone]) -> list[list[str]]:
+    """The trials as rows of (ratio, validation AUROC), the dense network first."""
+    tried = sorted(search.trials, key=lambda trial: trial.ratio)
+    rows = [[f"{each.ratio:g}", each.refusal if each.score is None else f"{each.score:.4f}"] for each in tried]
+    return [["0", f"{search.dense:.4f}"], *rows]
