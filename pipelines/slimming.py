@@ -14,7 +14,7 @@ from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, s
 from compress.errors import CompressError, unknown
 from compress.pruning import SPARSE_STEPS, check_request
 from compress.ranking import find_method
-from compress.selection import Rule
+from compress.selection import Rule, check_ratio
 from compress.targets import Target
 from compress.training import Report, Run
 from pipelines.image_sets import ImageSet, LabelledImages
@@ -102,6 +102,11 @@ class Slimming:
     recovering: Recovering | None = None
     reinit: bool = False
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        find_method(self.method)
+        if self.ratio is not None:
+            check_ratio(self.ratio)
 
     def check(self, images: Images) -> None:
         """Refuse, before any work, what contradicts itself, images that are missing, and images that are not needed.

@@ -14,7 +14,7 @@ from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
 from compress.pruning import SPARSE_STEPS
 from compress.ranking import find_method
-from compress.selection import Rule, check_ratio
+from compress.selection import Rule
 from pipelines.slimming import NO_RECOVERY, Recovering, Slimming
 
 if sys.version_info >= (3, 11):
@@ -55,9 +55,7 @@ class SweepPlan:
         for name in ("archs", "methods", "ratios", "recovers", "datasets", "seeds"):
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
-        for ratio in self.ratios:
-            check_ratio(ratio)
-        self.slimmings()  # refuses unknown methods, recoveries and scopes
+        self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
         for arch in self.archs:
             find_architecture(arch)
         check_bank_request(self.coreset, self.bank_size)

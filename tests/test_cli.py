@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import compress
-from compress import ARCHITECTURES, METHODS, RECOVERIES, RECOVERIES
+from compress import ARCHITECTURES, METHODS, RECOVERIES
 from pipelines import demo as demo_module
 from pipelines.cli import app
 from pipelines.sweep import SweepPlan
