@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def main(
     """Slim vision backbones for anomaly detection, and see what each saving cost."""
 
 
-_PANELS = {
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Slim": (prune, distill, sensitivity, profile),
     "Judge": (evaluate, sweep, report, demo),
     "Look up": (datasets, methods, backbones, generate),

@@ -18,7 +18,7 @@ from reports.figure_style import AXIS, HAIRLINE, INK, PALETTE, QUIET, calm, new_
 from reports.terminal import TextTable
 
 _NAMED = 3  # of the most and of the least sensitive groups have a colour and a label
-_FLOOR = 1e-4  # errors below it, zero among them, are drawn at it
+_FLOOR = 1e-3  # errors below it, zero among them, are drawn at it
 _MAP = "YlOrBr"
 
 
@@ -113,8 +113,8 @@ def _heat(axes: Axes, groups: _Groups, ratios: Sequence[float]) -> None:
     axes.tick_params(which="both", length=0, colors=QUIET, labelsize=8.5)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("ratio: share of the group's channels removed", color=INK, fontsize=9.5)
-    starred = "; * comes out in a map" if any(cut.lost > 0 for own in groups.values() for cut in own.values()) else ""
-    axes.set_title(f"error, groups from input to output{starred}", loc="left", fontsize=9.5, color=INK)
+    starred = " (* in a map)" if any(cut.lost > 0 for own in groups.values() for cut in own.values()) else ""
+    axes.set_title(f"error, from input to output{starred}", loc="left", fontsize=9.5, color=INK)
 
 
 def _curves(axes: Axes, groups: _Groups, ratios: Sequence[float]) -> None:
