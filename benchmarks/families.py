@@ -24,7 +24,7 @@ import torch
 import compress
 from compress import ARCHITECTURES, CompressError
 from compress.backbone import whole_network
-from compress.pruning import left_whole
+from compress.ranking import left_whole
 
 FAMILIES = {
     "BotNet": "botnet26t_256",

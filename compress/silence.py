@@ -101,8 +101,9 @@ class _AmongTheAudible:
 
 
 def _axis(layer: nn.Module, x: Tensor) -> int:
-    """Where the channels are: last for a linear layer and a plain LayerNorm, else second."""
-    return x.ndim - 1 if type(layer) in (nn.Linear, nn.LayerNorm) else 1
+    """Where the channels are: last for a linear layer and a LayerNorm that does not call itself 2d, else second."""
+    plain = isinstance(layer, nn.LayerNorm) and "2d" not in type(layer).__name__
+    return x.ndim - 1 if plain or isinstance(layer, nn.Linear) else 1
 
 
 def _without(size: int, gone: Iterable[int]) -> list[int]:

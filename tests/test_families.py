@@ -10,12 +10,13 @@ import torch
 import compress
 from compress import CompressError
 from compress.backbone import Backbone, whole_network
-from compress.pruning import left_whole
+from compress.ranking import left_whole
 from compress.silence import check_cut
 
 # One small member of each kind of wiring; benchmarks/families.py has all families.
 SOUND = {
-    "convnext_atto": "depthwise, channels last, LayerNorm and layer scale",
+    "convnext_atto": "depthwise, LayerNorm over the second axis, layer scale",
+    "convnext_tiny": "LayerNorm and linear layers over the last axis",
     "densenet121": "concatenation",
     "hgnetv2_b0": "concatenation behind activations that are shifted",
     "lcnet_050": "squeeze and excite, depthwise",
