@@ -50,8 +50,11 @@ class RunningStatistics:
         absolute = 2 * _total(scratch, weights) - total
         # The sign of the positive part is 1 or 0: four times as fast as summing comparisons.
         positive = _total(scratch.sign_(), weights)
-        m2 = _total(torch.sub(values, mean, out=scratch).square_(), weights)
-        self._merge(weight, *(part.double().cpu() for part in (mean, m2, absolute, positive)))
+        torch.sub(values, mean, out=scratch)
+        # What the rounding of the mean left over: beside a large offset it is no longer small.
+        rest = _total(scratch, weights).double() / weight
+        m2 = _total(scratch.square_(), weights).double() - weight * rest.square()
+        self._merge(weight, *(part.double().cpu() for part in (mean.double() + rest, m2, absolute, positive)))
 
     def _merge(self, weight: float, mean: Tensor, m2: Tensor, absolute: Tensor, positive: Tensor) -> None:
         both = self._weight + weight

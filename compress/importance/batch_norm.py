@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.channel_groups import ChannelGroup
+from compress.errors import CompressError
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms, per_channel
 from compress.importance.penalty import Penalty
@@ -34,7 +35,14 @@ def batch_norm(group: ChannelGroup, evidence: Evidence) -> Tensor:
 
 
 def batch_norm_penalty(groups: Sequence[ChannelGroup], removals: Sequence[Sequence[int]]) -> Penalty:
-    """lambda * sum |gamma| over all prunable channels (Liu et al. 2017, eq. 1), constant over the phase."""
+    """lambda * sum |gamma| over all prunable channels (Liu et al. 2017, eq. 1), constant over the phase.
+
+    Raises:
+        CompressError: no group has a batch norm.
+    """
+
+    if not any(True for group in groups for _ in group.norms()):
+        raise CompressError("no layer that can be pruned has a batch norm to press down: choose method growing_reg")
 
     def penalty(progress: float) -> Tensor:
         scales = [layer.weight[member.indices] for group in groups for member, layer in group.norms()]

@@ -35,8 +35,8 @@ def growing_reg_penalty(groups: Sequence[ChannelGroup], removals: Sequence[Seque
     for group, gone in zip(groups, removals, strict=True):
         chosen = torch.tensor(sorted(gone), dtype=torch.long)
         for member in (own for own in group.members if own.outputs):
-            where = member.indices[torch.isin(member.channels, chosen)].to(next(member.layer.parameters()).device)
-            pressed += [(parameter, where) for parameter in member.layer.parameters(recurse=False)]
+            where = member.indices[torch.isin(member.channels, chosen)]
+            pressed += [(own, where.to(own.device)) for own in member.layer.parameters(recurse=False)]
 
     def penalty(progress: float) -> Tensor:
         total = torch.stack([parameter[where].square().sum() for parameter, where in pressed]).sum()
