@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-SCALE = (0.2, 1.0)  # share of the image's area that a crop covers
+SCALE = (0.3, 1.0)  # share of the image's area that a crop covers
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop
 
 

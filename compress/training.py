@@ -51,7 +51,7 @@ class Recipe:
 
     lr: float = 5e-3
     batch: int = 16
-    crop: int = 128
+    crop: int = 224
     warm_up: int = 50
     weight_decay: float = 0.0
     holdout: float = 0.05
