@@ -22,15 +22,15 @@ class Pruning:
     """How a backbone was slimmed.
 
     Attributes:
-        recover: what was done after the cut: `none`, or of `reinit`, `bn`, `distill` and `finetune` what was
+        recover: what was done after the last cut: `none`, or of `reinit`, `bn`, `distill` and `finetune` what was
             done, in that order, joined by `+`.
         kept: per pruned layer, the indices, in the dense parent, of the output channels that stayed.
         stage_channels: the same per stage whose feature map lost channels.
         tail_shapes: shapes of the classification network's tensors past the last tap: the detector never
             runs those layers and the file does not hold them, but their size is counted.
-        sparse_steps: steps of sparse training before the cut; 0 for a method that wants it and was run
+        sparse_steps: steps of sparse training before the cuts; 0 for a method that wants it and was run
             in one shot, None for a method without such a phase.
-        recover_steps: steps of training after the cut.
+        recover_steps: steps of training after the first cut, those between cuts among them.
     """
 
     method: str

@@ -43,7 +43,7 @@ def prune_in_steps(
     before = backbone.spec.pruning.ratio if backbone.spec.pruning else 0.0
     slim, full = backbone, dict[str, int]()
     for step in track(range(1, steps + 1), "cutting in steps", steps):
-        share = 1 - (1 - ratio) ** (step / steps)
+        share = 1 - (1 - ratio) ** (step / steps) if step < steps else ratio
         ranking = rank(slim if step == 1 else recover(slim), share, full)
         full = full or {group.root: group.size for group in (*ranking.groups, *ranking.tail)}
         slim = ranking.cut(share, full=full)

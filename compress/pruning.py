@@ -73,8 +73,10 @@ def prune(
         method=method,
         rule=rule,
         images=images,
+        labelled=labelled,
         regions=regions,
         one_shot=one_shot,
+        sparse_steps=sparse_steps,
         cuts=cuts,
     )
     penalty = None if one_shot else find_method(method).penalty
@@ -84,13 +86,15 @@ def prune(
         plain = None if labelled else images
         return rank(network, method=method, rule=rule, seed=seed, images=plain, regions=regions, track=track)
 
-    def made_sparse(network: Backbone, share: float, full: Mapping[str, int]) -> Ranking:
+    def made_sparse(network: Backbone, now: float, full: Mapping[str, int]) -> Ranking:
         nonlocal trained
         ranking = ranked(network)
+        if not full:
+            ranking.removals(share)  # a ratio that empties a layer is refused before anything is trained
         if penalty is None or images is None:
             return ranking
         trained += 1
-        chosen = ranking.removals(share, full=full or None)
+        chosen = ranking.removals(now, full=full or None)
         removals = [chosen[group.root] for group in ranking.groups]
         place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
         sparse = train_sparse(
@@ -98,7 +102,7 @@ def prune(
             ranking.groups,
             lambda groups: penalty(groups, removals),
             images,
-            name=f"{method} {share} {ranking.rule}",
+            name=f"{ranking.method} {now} {ranking.rule}",
             steps=sparse_steps,
             labelled=labelled,
             seed=seed,
@@ -115,9 +119,9 @@ def prune(
     elif penalty is not None or slim is None:
         ranking = made_sparse(backbone, share, {})
         slim = ranking.cut(share) if target is None else find_ratio(ranking, target)[1]
-    done = None if find_method(method).penalty is None else trained * sparse_steps
-    recorded = slim.spec.pruning and replace(slim.spec.pruning, sparse_steps=done)
-    slim.spec = replace(slim.spec, pruning=recorded)
+    if slim.spec.pruning is not None and find_method(method).penalty is not None:
+        done = (slim.spec.pruning.sparse_steps or 0) + trained * sparse_steps  # cuts before this call had theirs
+        slim.spec = replace(slim.spec, pruning=replace(slim.spec.pruning, sparse_steps=done))
     return slim
 
 
@@ -128,30 +132,37 @@ def check_request(
     method: str,
     rule: Rule | None = None,
     images: Sequence[Any] | None = None,
+    labelled: bool = False,
     regions: Regions | None = None,
     one_shot: bool = False,
+    sparse_steps: int = SPARSE_STEPS,
     cuts: int = 1,
 ) -> None:
     """Refuse, before any work, what no backbone can be pruned by.
 
     Raises:
-        CompressError: not exactly one of ratio and target, a ratio outside [0, 1), an unknown method, images or
-            regions that do not go with it, or options that contradict each other.
+        CompressError: not exactly one of ratio and target, a ratio outside [0, 1), an unknown method, images, labels
+            or regions that do not go with it, or options that contradict each other.
     """
     chosen = find_method(method)
+    scope = rule.scope if rule else chosen.scope
     if (ratio is None) == (target is None):
         raise CompressError("a ratio or a target says how much to prune: give one of them, e.g. ratio 0.5")
     if ratio is not None:
         check_ratio(ratio)
     if cuts < 1:
         raise CompressError(f"{cuts} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
-    if cuts > 1 and target is not None and (rule.scope if rule else chosen.scope) != "local":
+    if sparse_steps < 1:
+        raise CompressError(f"{sparse_steps} sparse steps train nothing: give at least 1, or ask for one-shot")
+    if cuts > 1 and target is not None and scope != "local":
         raise CompressError(
-            f"several cuts with scope {rule.scope if rule else chosen.scope} may miss target {target}, since each is "
-            "ranked anew: take scope local, or one cut"
+            f"{cuts} cuts with scope {scope} may miss target {target}, since each is ranked anew: take scope local, "
+            "or one cut"
         )
     if one_shot and chosen.penalty is None:
         raise CompressError(f"method {method} has no sparse phase that one-shot could leave out: drop it")
+    if labelled and (chosen.penalty is None or one_shot):
+        raise CompressError(f"method {method} trains no sparse phase here that could learn from labels: leave them out")
     if chosen.penalty is not None and images is None and not one_shot:
         raise CompressError(
             f"method {method} trains the network towards sparsity before the cut, for which it needs images: "

@@ -67,9 +67,16 @@ class Ranking:
         Raises:
             CompressError: a ratio outside [0, 1) or one that empties a layer.
         """
-        recorded = replace(_record(self.backbone), method=_joined(self.backbone, self.method), scope=self.rule.scope)
-        before = _record(self.backbone).ratio
-        recorded = replace(recorded, ratio=1 - (1 - before) * (1 - ratio) if full is None else ratio, seed=self.seed)
+        before = _record(self.backbone)
+        recorded = replace(
+            before,
+            method=_joined(self.backbone, self.method),
+            ratio=1 - (1 - before.ratio) * (1 - ratio) if full is None else ratio,
+            scope=self.rule.scope,
+            seed=self.seed,
+            # What was recovered before this cut does not make up for it; fresh weights are fresh ever after.
+            recover="reinit" if before.recover.startswith("reinit") else "none",
+        )
         return remove(self.backbone, self.removals(ratio, full=full), recorded)
 
 
@@ -203,7 +210,9 @@ def _record(backbone: Backbone) -> Pruning:
 
 def _joined(backbone: Backbone, method: str) -> str:
     before = _record(backbone).method
-    return method if before in ("none", method) else f"{before}+{method}"
+    if before == "none":
+        return method
+    return before if before.split("+")[-1] == method else f"{before}+{method}"
 
 
 @torch.no_grad()
