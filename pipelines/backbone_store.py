@@ -52,22 +52,24 @@ class BackboneStore:
         made = _made(file, key)
         if made is not None:
             return made
+        # Named by the key: what a killed run left behind for other images or steps is not gone on from.
+        keep = file.with_name(f"{file.name}.{key[:8]}")
         with keeping_last_good(file):
-            backbone = self._make(parent, slimming, images, seed, file)
+            backbone = self._make(parent, slimming, images, seed, keep)
         save(backbone, file)
         atomic_write(_key_file(file), key + "\n")
         forget(file)
         return backbone
 
-    def _make(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int, file: Path) -> Backbone:
+    def _make(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int, keep: Path) -> Backbone:
         if slimming is None:
             return parent
         if slimming.recovering is None or slimming.cuts > 1 or slimming.reinit:
-            return slimming.slim(parent, parent, images, seed=seed, keep=file, track=self._track, report=self._report)
+            return slimming.slim(parent, parent, images, seed=seed, keep=keep, track=self._track, report=self._report)
         # A sweep often asks for the same cut with and without its recovery: the sparse phase is run once.
         cut = replace(slimming, recovering=None)
         pruned = self.get(parent, cut, cut.used(images), seed)
-        run = slimming.recovering.run(seed, state_file(file, "recovery"), self._track, self._report)
+        run = slimming.recovering.run(seed, state_file(keep, "recovery"), self._track, self._report)
         return slimming.recovering.recover(pruned, parent, images, run)
 
 

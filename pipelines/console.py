@@ -101,11 +101,13 @@ class ProgressBars:
     def track(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
         """Yield every item of `steps` and show how far it is (`anomaly.progress.Track`)."""
         self._loss = self._held_out = ""
-        if _err.is_terminal:
-            yield from self._drawn(steps, description, total)
-        else:
-            yield from self._logged(steps, description, total)
-        self._loss = self._held_out = ""  # a loop around this one has no loss
+        try:
+            if _err.is_terminal:
+                yield from self._drawn(steps, description, total)
+            else:
+                yield from self._logged(steps, description, total)
+        finally:  # also where the loop is left early: the one around it has no loss
+            self._loss = self._held_out = ""
 
     def _drawn(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
         task = self._bars.add_task(description, total=total)

@@ -62,8 +62,7 @@ def largest_ratio_within_drop(
         CompressError: a drop outside [0, 1), no evaluation, scores that are not finite, or a drop that no ratio tried
             can meet; the message names the smallest that one can.
     """
-    if not 0 <= drop < 1:
-        raise CompressError(f"AUROC drop {drop} is outside [0, 1): 0.01 allows a loss of one hundredth")
+    check_drop(drop)
     if evaluations < 1:
         raise CompressError(
             f"{evaluations} evaluations find nothing: allow at least 1, {EVALUATIONS} reach every ratio"
@@ -92,6 +91,12 @@ def largest_ratio_within_drop(
         raise _cannot_be_met(trials, dense, drop)
     slim, trial = best
     return DropSearch(trial.ratio, slim, dense, tuple(trials))
+
+
+def check_drop(drop: float) -> None:
+    """Raises CompressError for a drop of AUROC outside [0, 1)."""
+    if not 0 <= drop < 1:
+        raise CompressError(f"AUROC drop {drop} is outside [0, 1): 0.01 allows a loss of one hundredth")
 
 
 def _next_candidate(low: int, high: int) -> int | None:

@@ -16,8 +16,10 @@ from compress.pruning import SPARSE_STEPS, check_request
 from compress.ranking import find_method
 from compress.selection import Rule, check_ratio
 from compress.targets import Target
-from compress.training import Report, Run
+from compress.training import Report, Run, find_device
+from compress.training_set import TrainingSet
 from pipelines.image_sets import ImageSet, LabelledImages
+from pipelines.models import parent_of
 
 NO_RECOVERY = "none"
 
@@ -52,17 +54,35 @@ class Recovering:
             raise unknown("recovery", self.name, [NO_RECOVERY, *RECOVERIES], "compress methods lists them")
         if self.steps is not None and not RECOVERIES[self.name].steps:
             raise CompressError(f"recovery {self.name} trains nothing: leave --steps out")
+        if self.steps is not None and self.steps < 1:
+            raise CompressError(f"{self.steps} steps of recovery: give at least 1")
 
     def check(self, images: Images) -> None:
-        """Refuse images that are missing, or labels that are not needed.
+        """Refuse, before any work, images or classes that are missing or too few, and a device that is not here.
 
         Raises:
             CompressError: see above.
         """
+        find_device(self.device)
         if self.labelled and images.labelled is None:
             raise CompressError(f"recovery {self.name} learns from classes: give --labelled DIR, a folder for each")
         if not self.labelled and images.plain is None:
             raise CompressError(f"recovery {self.name} needs images: give --images DIR, any photographs will do")
+        recipe = RECOVERIES[self.name].recipe
+        TrainingSet(
+            self._given(images),
+            labelled=self.labelled,
+            mean=(0, 0, 0),
+            std=(1, 1, 1),
+            batch=recipe.batch,
+            crop=recipe.crop,
+            holdout=recipe.holdout,
+            seed=0,
+        )
+
+    def teacher(self, slim: Backbone, weights: str) -> Backbone:
+        """The dense parent with `weights`, see `parent_of`; `slim` itself where the recovery needs no teacher."""
+        return parent_of(slim, weights=weights) if RECOVERIES[self.name].taught else slim
 
     def run(self, seed: int, checkpoint: Path | None, track: Track, report: Report | None) -> Run:
         """The training that `recover` does."""
@@ -72,8 +92,10 @@ class Recovering:
     def recover(self, slim: Backbone, teacher: Backbone, images: Images, run: Run) -> Backbone:
         """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach."""
         self.check(images)
-        given: Sequence[Any] | None = images.labelled if self.labelled else images.plain
-        return RECOVERIES[self.name].recover(slim, teacher, given or (), run)
+        return RECOVERIES[self.name].recover(slim, teacher, self._given(images), run)
+
+    def _given(self, images: Images) -> Sequence[Any]:
+        return (images.labelled if self.labelled else images.plain) or ()
 
     @property
     def labelled(self) -> bool:
@@ -121,6 +143,7 @@ class Slimming:
             rule=self.rule,
             images=images.plain,
             one_shot=self.one_shot,
+            sparse_steps=self.sparse_steps,
             cuts=self.cuts,
         )
         if self.recovering is None and self.cuts > 1:
@@ -129,11 +152,13 @@ class Slimming:
             raise CompressError("fresh weights that are not trained are of no use: give --images, or drop --reinit")
         if self.recovering:
             self.recovering.check(images)
-        if images.labelled and not self._learns_classes:
+        find_device(self.device)
+        used = self.used(images)
+        if images.labelled and not used.labelled:
             raise CompressError(f"nothing in this request learns from classes ({self._told}): give --images instead")
-        reads = find_method(self.method).reads != "weights"
-        if images.unlabelled and not (reads or self._sparse_phase or self.recovering):
-            raise CompressError(f"nothing in this request reads images ({self._told}): leave --images out")
+        if images.unlabelled and not used.unlabelled:
+            what = "images without classes" if images.labelled else "images"
+            raise CompressError(f"nothing in this request reads {what} ({self._told}): leave --images out")
 
     @property
     def name(self) -> str:

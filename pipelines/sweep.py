@@ -59,6 +59,10 @@ def sweep(
     for slimming, material in slimmings:
         if slimming:
             slimming.check(material)
+    if plan.images and not any(material.unlabelled for _, material in slimmings):
+        raise CompressError("nothing in this sweep reads images: leave them out, or add a recovery")
+    if plan.labelled and not any(material.labelled or material.unlabelled for _, material in slimmings):
+        raise CompressError("nothing in this sweep reads images with classes: leave them out, or recover by finetune")
     categories = open_categories(plan.datasets, plan.categories, track=track)
     prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
     parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
@@ -101,7 +105,7 @@ def _parent(plan: SweepPlan, arch: str, seed: int) -> Backbone:
 
 def _material(slimming: Slimming | None, images: Images) -> Images:
     """The images that a slimming has a use for: what others in the plan learn from does not change its result."""
-    return images if slimming is None else slimming.used(images)
+    return Images() if slimming is None else slimming.used(images)
 
 
 def _key(backbone: str, settings: DetectorSettings, data: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.coreset import check_bank_request
+from compress import RECOVERIES
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
 from compress.pruning import SPARSE_STEPS
@@ -28,8 +29,8 @@ class SweepPlan:
     """What to run: each of archs x methods x recovers x ratios x categories x seeds.
 
     Ratio 0 is the dense network and is run once, whatever the methods and recoveries. `recovers` are keys of
-    `RECOVERIES` or none, `steps` are those of each recovery (None: its own), `images` folders and `labelled` one.
-    `one_shot` leaves out the sparse phase of the methods that have one.
+    `RECOVERIES` or none, `steps` are those of each recovery that trains (None: its own), `images` folders and
+    `labelled` one. `one_shot` leaves out the sparse phase of the methods that have one.
     """
 
     archs: tuple[str, ...] = ("resnet18",)
@@ -56,6 +57,10 @@ class SweepPlan:
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
         self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
+        if self.steps is not None and not any(map(_trains, self.recovers)):
+            raise CompressError(f"steps {self.steps}, but no recovery to spend them on: add distill, or drop them")
+        if self.one_shot and not any(find_method(name).penalty for name in self.methods):
+            raise CompressError("one-shot leaves out a sparse phase, and no method of the sweep has one: drop it")
         for arch in self.archs:
             find_architecture(arch)
         check_bank_request(self.coreset, self.bank_size)
@@ -96,8 +101,14 @@ class SweepPlan:
             rule=Rule(scope=self.scope or method.scope),
             one_shot=self.one_shot and method.penalty is not None,
             sparse_steps=self.sparse_steps,
-            recovering=None if recover == NO_RECOVERY else Recovering(recover, self.steps),
+            recovering=None
+            if recover == NO_RECOVERY
+            else Recovering(recover, self.steps if _trains(recover) else None),
         )
+
+
+def _trains(recover: str) -> bool:
+    return recover in RECOVERIES and RECOVERIES[recover].steps > 0
 
 
 def _value(file: Path, key: str, value: Any) -> Any:

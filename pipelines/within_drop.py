@@ -12,7 +12,7 @@ from anomaly.progress import Track, quiet
 from compress import Backbone
 from compress.errors import CompressError
 from compress.training import Report
-from pipelines.drop_search import DropSearch, largest_ratio_within_drop
+from pipelines.drop_search import DropSearch, check_drop, largest_ratio_within_drop
 from pipelines.evaluate import DetectorSettings
 from pipelines.slimming import Images, Slimming
 from pipelines.validation import validation_auroc, validation_split
@@ -43,8 +43,9 @@ def slim_within_drop(
         keep: see `state_file`; each ratio has states of its own.
 
     Raises:
-        CompressError: the dense network detects nothing, or no ratio stays within the drop.
+        CompressError: a drop outside [0, 1), a `backbone` that detects nothing, or no ratio stays within the drop.
     """
+    check_drop(drop)
     splits = [validation_split(category, seed=seed) for category in categories]
     settings = DetectorSettings(seed=seed)
 

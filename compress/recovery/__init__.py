@@ -24,6 +24,7 @@ class Recovery:
         recover: `recover(slim, teacher, images, run)` makes a new backbone.
         steps, recipe: what it is run with unless the user says otherwise; 0 steps where nothing is trained.
         labelled: whether the images must come with their classes.
+        taught: whether it learns from the dense parent; the others never look at the teacher that they are given.
     """
 
     recover: Callable[[Backbone, Backbone, Sequence[Any], Run], Backbone]
@@ -31,6 +32,7 @@ class Recovery:
     steps: int
     recipe: Recipe
     labelled: bool = False
+    taught: bool = False
 
 
 RECOVERIES: dict[str, Recovery] = {
@@ -39,6 +41,7 @@ RECOVERIES: dict[str, Recovery] = {
         "each kept channel is trained onto the same channel of the dense parent; any images, no labels",
         distillation.STEPS,
         distillation.RECIPE,
+        taught=True,
     ),
     "finetune": Recovery(
         finetuning.recover,

@@ -40,19 +40,21 @@ def distill(
     import compress
     from compress import CompressError
     from compress.files import require_writable
-    from pipelines.models import names_a_file, parent_of
+    from pipelines.models import names_a_file
     from pipelines.profile import history
-    from pipelines.slimming import Recovering, forget, keeping_last_good, state_file
+    from pipelines.slimming import NO_RECOVERY, Recovering, forget, keeping_last_good, state_file
 
     if not names_a_file(model):
         raise CompressError(f"{model} is an architecture, and only what was pruned can be recovered: give an artifact")
+    if recover == NO_RECOVERY:
+        raise CompressError("recovery none leaves the backbone as it is: choose distill, finetune or bn")
     request = Recovering(recover, steps, device)
     file = require_writable(output)
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
         slim = compress.load_backbone(model)
-        teacher = parent_of(slim, weights=weights)
+        teacher = request.teacher(slim, weights)
         run = request.run(seed, state_file(file, "recovery"), bars.track, bars.report)
         with keeping_last_good(file):
             better = request.recover(slim, teacher, material, run)

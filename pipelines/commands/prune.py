@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,7 @@ def prune(
     ] = None,
     arch: Annotated[str, typer.Option(help="Architecture to slim, or an artifact to slim further.")] = "resnet18",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write it. Default: ARCH-pPERCENT.safetensors")
+        Path | None, typer.Option("-o", "--output", help="Where to write it. Default: named after ARCH and the goal.")
     ] = None,
     method: Annotated[
         str, typer.Option(help="How channels are ranked (compress methods lists the ways).")
@@ -149,12 +150,14 @@ def prune(
     from compress.ranking import find_method
     from compress.selection import Rule
     from pipelines.data import open_categories
-    from pipelines.models import open_model, parent_of
+    from pipelines.drop_search import check_drop
+    from pipelines.models import names_a_file, open_model
     from pipelines.profile import history, sizes
     from pipelines.slimming import NO_RECOVERY, Recovering, Slimming, forget, keeping_last_good
     from pipelines.within_drop import slim_within_drop, told
 
-    target = _target(params=target_params, macs=target_macs, size=target_size, latency=target_latency)
+    targets = {"params": target_params, "macs": target_macs, "size": target_size, "latency": target_latency}
+    target = _target(targets)
     goals = [goal for goal in (ratio, target, max_auroc_drop) if goal is not None]
     if not goals:
         raise CompressError("nothing says how much to prune: give --ratio 0.5, one of the targets, or --max-auroc-drop")
@@ -162,9 +165,13 @@ def prune(
         raise CompressError(f"{len(goals)} goals contradict each other: give one of --ratio, target and drop")
     if (max_auroc_drop is None) != (dataset is None):
         raise CompressError("--max-auroc-drop and --dataset go together: give both or none")
+    if category is not None and dataset is None:
+        raise CompressError(f"--category {category}, but no --dataset that it is of: give both or none")
+    if max_auroc_drop is not None:
+        check_drop(max_auroc_drop)
     rule = Rule(
         scope=scope or find_method(method).scope,
-        round_to=round_to or (8 if target_latency else 1),
+        round_to=round_to if round_to is not None else 8 if target_latency else 1,
         max_layer_ratio=max_layer_ratio,
         ignore=tuple(ignore or ()),
         protect_taps=protect_taps,
@@ -187,13 +194,15 @@ def prune(
         reinit=reinit,
         device=device,
     )
-    name = f"p{round(ratio * 100):02d}" if ratio is not None else "slim"
-    file = require_writable(output or Path(f"{Path(arch).stem}-{name}.safetensors"))
+    stem = Path(arch).stem if names_a_file(arch) else arch
+    file = require_writable(output or Path(f"{stem}-{_goal(ratio, max_auroc_drop, targets)}.safetensors"))
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
-        backbone = open_model(arch, weights=weights, taps=listed(taps), seed=seed)
-        teacher = parent_of(backbone) if request.recovering else backbone
+        # An artifact has its own weights: what is given beside one that is to be recovered is its parent's.
+        own = "auto" if names_a_file(arch) and request.recovering else weights
+        backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
+        teacher = request.recovering.teacher(backbone, weights) if request.recovering else backbone
         with keeping_last_good(file):
             if max_auroc_drop is None:
                 made = request.slim(
@@ -215,7 +224,7 @@ def prune(
     print_line(f"wrote {file}")
 
 
-def _target(**given: str | None) -> Target | None:
+def _target(given: Mapping[str, str | None]) -> Target | None:
     """The one target that was given, if any."""
     from compress import CompressError
     from compress.targets import Target
@@ -226,3 +235,12 @@ def _target(**given: str | None) -> Target | None:
             f"{len(targets)} targets contradict each other: give one, and look at the others afterwards"
         )
     return targets[0] if targets else None
+
+
+def _goal(ratio: float | None, drop: float | None, targets: Mapping[str, str | None]) -> str:
+    """What was asked for, as part of a file's name: p50, drop0.01, params700k, macs25pct."""
+    if ratio is not None:
+        return f"p{round(ratio * 100):02d}"
+    if drop is not None:
+        return f"drop{drop:g}"
+    return next(f"{kind}{text}" for kind, text in targets.items() if text).replace("%", "pct").replace(" ", "")
