@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, its commands exist, its numbers are those of the results beside it."""
+"""README and docs/pruning.md tell the truth: code runs, commands and refusals exist, numbers are the results'."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import csv
 import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 import compress
@@ -17,6 +21,7 @@ from reports import Run, render
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PRUNING = (ROOT / "docs" / "pruning.md").read_text()
 RESULTS = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
 
@@ -33,8 +38,36 @@ def _value(text: str) -> object:
         return text or None
 
 
+def _examples(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
+
+
+def _commands(document: str) -> list[list[str]]:
+    return [
+        shlex.split(line, comments=True) for line in re.findall(r"^    compress (.*)", document, flags=re.MULTILINE)
+    ]
+
+
+def _refusals() -> list[tuple[str, str]]:
+    blocks = re.findall(r"^    \$ compress (.*)\n((?:    .+\n)+)", PRUNING, flags=re.MULTILINE)
+    return [(command, " ".join(message.split())) for command, message in blocks]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photographs`, 24 of them, and `few`, 12."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, count in (("photographs", 24), ("few", 12)):
+        (folder / name).mkdir()
+        for index in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            coarse.resize((96, 64)).save(folder / name / f"{index:02}.jpg")
+    return folder
+
+
 def test_the_library_example_runs(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = (example for example in _examples(README) if "PatchCore" in example)
     (tmp_path / "surfaces").symlink_to(tiny_dataset)
     (tmp_path / "example.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -43,18 +76,65 @@ def test_the_library_example_runs(tiny_dataset: Path, tmp_path: Path, monkeypatc
     assert len(names["detector"].bank) == 47
 
 
-def test_every_command_exists() -> None:
-    commands = set(re.findall(r"^    compress ([a-z]+)", README, flags=re.MULTILINE))
-    assert len(commands) >= 8
-    for command in commands:
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+@pytest.mark.parametrize("document", [README, PRUNING], ids=["README", "pruning"])
+def test_the_example_of_recovery_runs(
+    document: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = (example for example in _examples(document) if "distill" in example)
+    assert code.count("steps=1500") == 1
+    (tmp_path / "example.py").write_text(code.replace("steps=1500", "steps=2"))  # which is all that differs
+    (tmp_path / "photographs").symlink_to(photographs / "photographs")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path("example.py")
+    made = names.get("better", names["slim"])
+    assert (made.spec.pruning.recover, made.spec.pruning.recover_steps) == ("distill", 2)
+    assert compress.cost_of(made).params_used < compress.cost_of(names["net"]).params_used
 
 
-def test_every_link_and_picture_is_there() -> None:
-    targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(targets) >= 4
+@pytest.mark.parametrize("document", [README, PRUNING], ids=["README", "pruning"])
+def test_every_command_and_option_exists(document: str) -> None:
+    known = typer.main.get_command(app)
+    typed = _commands(document)
+    assert len(typed) >= 8
+    for name, *words in typed:
+        if name.isupper():  # a placeholder
+            continue
+        options = {option for parameter in known.commands[name].params for option in parameter.opts}
+        assert options.issuperset(word for word in words if word.startswith("-")), (name, words)
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+
+
+def test_every_option_that_the_text_names_exists() -> None:
+    known = typer.main.get_command(app)
+    options = {o for command in known.commands.values() for parameter in command.params for o in parameter.opts}
+    named = set(re.findall(r"`(--[a-z-]+)", PRUNING))
+    assert len(named) >= 15
+    assert options.issuperset(named), named - options
+
+
+@pytest.mark.parametrize(("command", "message"), _refusals(), ids=[command for command, _ in _refusals()])
+def test_refusals_read_as_told(command: str, message: str, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photographs)
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.exit_code == 2
+    assert " ".join(result.stderr.split()) == f"compress: {message}"
+
+
+def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None:
+    fields = compress.backbone.Pruning.__dataclass_fields__
+    for name in (*compress.METHODS, *compress.RECOVERIES, *fields):
+        assert f"`{name}`" in PRUNING, name
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/pruning.md", "CONTRIBUTING.md"])
+def test_every_link_and_picture_is_there(file: str) -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text())
+    headings = re.findall(r"^#+ (.*)", (ROOT / file).read_text(), flags=re.MULTILINE)
+    anchors = {"#" + heading.lower().replace(" ", "-") for heading in headings}
+    assert targets
     for target in targets:
-        assert (ROOT / target).is_file(), target
+        if not target.startswith("https://"):
+            assert target in anchors or (ROOT / file).parent.joinpath(target).is_file(), target
 
 
 def test_the_table_is_made_of_the_results_beside_it() -> None:
