@@ -16,6 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import compress
+from compress.augment import SCALE
+from compress.training_set import HELD_OUT
 from pipelines.cli import app
 from reports import Run, render
 
@@ -101,6 +103,7 @@ def test_every_command_and_option_exists(document: str) -> None:
             continue
         options = {option for parameter in known.commands[name].params for option in parameter.opts}
         assert options.issuperset(word for word in words if word.startswith("-")), (name, words)
+    for name in {name for name, *_ in typed if not name.isupper()}:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
@@ -118,6 +121,21 @@ def test_refusals_read_as_told(command: str, message: str, photographs: Path, mo
     result = CliRunner().invoke(app, shlex.split(command))
     assert result.exit_code == 2
     assert " ".join(result.stderr.split()) == f"compress: {message}"
+
+
+def test_the_recipe_is_as_told() -> None:
+    told = " ".join(PRUNING.split("### How it trains")[1].split("## In Python")[0].split())
+    recipe = compress.Recipe()
+    least, most = (round(100 * share) for share in SCALE)
+    assert f"peak rate {recipe.lr:.0e} ".replace("e-0", "e-") in told
+    assert f"{recipe.warm_up} steps of warm-up" in told
+    assert f"batches of {recipe.batch} random crops ({least} to {most} % of the area" in told
+    assert f"at {recipe.crop} pixels" in told
+    assert f"{compress.RECOVERIES['distill'].steps:,} steps" in told
+    assert f"{recipe.holdout:.0%}".replace("%", " %") + " of the images (8 to 64) are held out" in told
+    assert f"Every {recipe.check_every} steps" in told
+    assert f"finetune`: {compress.RECOVERIES['finetune'].recipe.lr:.0e}".replace("e-0", "e-") in told
+    assert (recipe.patience, HELD_OUT) == (5, (8, 64))
 
 
 def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None:
