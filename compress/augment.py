@@ -10,6 +10,12 @@ from torch.nn import functional as F
 
 SCALE = (0.3, 1.0)  # share of the image's area that a crop covers
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop
+GREY = 0.4  # share of the crops without colour
+LIGHT = 0.8  # share of the crops in another light
+CONTRAST = (0.3, 1.5)  # factor around the crop's mean
+BRIGHTNESS = 50  # largest shift, of 255
+BLUR = 0.4  # share of the crops out of focus
+COARSER = (1.5, 4.0)  # how many times fewer pixels a blurred crop has a side
 
 
 def random_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
@@ -25,6 +31,33 @@ def random_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     top, left, height, width = _box(image.shape[1], image.shape[2], rng)
     crop = _resized(image[:, top : top + height, left : left + width], size)
     return crop.flip(-1) if rng.random() < 0.5 else crop
+
+
+def industrial(crop: Tensor, rng: np.random.Generator) -> Tensor:
+    """A photograph's crop made more like what cameras above a line see: often grey, flat, dark or out of focus.
+
+    Photographs are colourful and sharp, and a slim network that has learnt from nothing else is a poorer copy of its
+    parent on bare surfaces.
+
+    Args:
+        crop: uint8 (3, S, S).
+
+    Returns:
+        uint8 (3, S, S).
+    """
+    pixels = crop.float()
+    if rng.random() < GREY:
+        pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
+    if rng.random() < LIGHT:
+        mean = pixels.mean()
+        pixels = (pixels - mean) * rng.uniform(*CONTRAST) + mean + rng.uniform(-BRIGHTNESS, BRIGHTNESS)
+    if rng.random() < BLUR:
+        size = crop.shape[-1]
+        coarse = F.interpolate(
+            pixels[None], (round(size / rng.uniform(*COARSER)),) * 2, mode="bilinear", antialias=True
+        )
+        pixels = F.interpolate(coarse, (size, size), mode="bilinear")[0]
+    return pixels.round().clamp(0, 255).to(crop.dtype)
 
 
 def centre_view(image: Tensor) -> Tensor:

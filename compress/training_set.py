@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from compress.augment import centre_view, random_crop
+from compress.augment import centre_view, industrial, random_crop
 from compress.errors import CompressError
 
 HELD_OUT = (8, 64)  # images, at least and at most, that a held-out share means
@@ -76,7 +76,7 @@ class TrainingSet:
         rng = self._rng(_CROP, step)
         for place in self._places(step):
             image, label = self._read(place)
-            crops.append(random_crop(image, self._crop, rng))
+            crops.append(industrial(random_crop(image, self._crop, rng), rng))
             labels.append(label)
         return self._made(crops, labels)
 

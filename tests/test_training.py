@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress import CompressError, Recipe
-from compress.augment import centre_view, random_crop
+from compress.augment import centre_view, industrial, random_crop
 from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.training import DivergedError, Outcome, Report, Run, find_device, train
 from compress.training_set import TrainingSet
@@ -132,8 +132,24 @@ def test_every_training_image_is_seen_once_an_epoch_and_no_held_out_one() -> Non
 
 def test_images_are_normalised() -> None:
     white = training_set([torch.full((3, 40, 40), 255, dtype=torch.uint8)] * 20)
-    assert torch.allclose(white.batch(0).images, torch.full((4, 3, 32, 32), 2.0))  # (1 - 0.5) / 0.25
-    assert next(white.held_out()).images.shape == (4, 3, 224, 224)
+    assert torch.allclose(next(white.held_out()).images, torch.full((4, 3, 224, 224), 2.0))  # (1 - 0.5) / 0.25
+    batch = white.batch(0).images
+    assert batch.shape == (4, 3, 32, 32)
+    assert batch.min() >= -2  # crops are varied in light, but stay images
+    assert batch.max() <= 2
+
+
+def test_crops_are_made_grey_flat_and_blurred_now_and_then() -> None:
+    photograph = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = [industrial(photograph, np.random.default_rng(seed)) for seed in range(300)]
+    assert all(crop.dtype == torch.uint8 and crop.shape == (3, 48, 48) for crop in drawn)
+    assert torch.equal(drawn[7], industrial(photograph, np.random.default_rng(7)))
+    grey = sum(bool((crop[0] == crop[1]).all() and (crop[1] == crop[2]).all()) for crop in drawn) / len(drawn)
+    assert grey == pytest.approx(0.4, abs=0.1)
+    rough = photograph.float().diff(dim=-1).abs().mean()
+    smooth = sum(bool(crop.float().diff(dim=-1).abs().mean() < 0.3 * rough) for crop in drawn) / len(drawn)
+    assert 0.3 < smooth < 0.8  # blurred, or in flat light
+    assert any(torch.equal(crop, photograph) for crop in drawn)
 
 
 @pytest.mark.parametrize(
