@@ -116,16 +116,18 @@ def _value(file: Path, key: str, value: Any) -> Any:
     if key not in fields:
         raise unknown("key", key, fields, f"in {file}")
     default = fields[key].default
+    wanted: tuple[type, ...]
     if isinstance(default, tuple) or key == "taps":
         items = value if isinstance(value, list) else [value]
         kind = type(default[0]) if default else str
-        if not all(isinstance(item, kind) or (kind is float and isinstance(item, int)) for item in items):
+        wanted = (kind, int) if kind is float else (kind,)
+        if not all(type(item) in wanted for item in items):  # a bool is an int to Python, but none to the user
             raise CompressError(f"{file}: {key} = {value!r}: a list of {kind.__name__} is needed")
         return tuple(kind(item) for item in items)
     if default is None:
-        wanted: tuple[type, ...] = (str,) if key in ("labelled", "scope") else (int,)
+        wanted = (str,) if key in ("labelled", "scope") else (int,)
     else:
         wanted = (float, int) if isinstance(default, float) else (type(default),)
-    if not isinstance(value, wanted):
+    if type(value) not in wanted:
         raise CompressError(f"{file}: {key} = {value!r}: {wanted[0].__name__} is needed")
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from PIL import Image
 
 import compress
 from anomaly.datasets.generated import generate
+from compress import RECOVERIES, Recipe, pruning
+from compress.sparse_training import train_sparse
 
 torch.set_num_threads(2)
 
@@ -36,6 +40,28 @@ def image_file(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file)
     return file
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, bright/ and dark/, of 12 smooth images of 64 x 64 pixels each."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name, brightest in (("bright", 256), ("dark", 40)):
+        (folder / name).mkdir()
+        for index in range(12):
+            coarse = Image.fromarray(rng.integers(0, brightest, (6, 6, 3), dtype=np.uint8))
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / name / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recoveries and sparse phases of small steps: a checkpoint at every second, the last state counts."""
+    small = Recipe(lr=1e-3, batch=4, crop=64, warm_up=2, holdout=0.0, check_every=2)
+    for name in ("distill", "finetune"):
+        monkeypatch.setitem(RECOVERIES, name, dataclasses.replace(RECOVERIES[name], recipe=small))
+    monkeypatch.setattr(pruning, "train_sparse", functools.partial(train_sparse, recipe=small))
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,7 @@ def shapes(backbone: Backbone) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in backbone.state_dict().items()}
 
 
+@pytest.mark.usefixtures("small_recipes")
 @pytest.mark.parametrize("method", SPARSE)
 def test_a_sparse_phase_is_run_and_recorded(method: str, dense: Backbone, photographs: list[Tensor]) -> None:
     losses: list[float] = []
@@ -125,6 +126,7 @@ def test_with_labels_the_sparse_phase_learns_the_classes(dense: Backbone, labell
     assert losses == [pytest.approx(0.693, abs=0.2)]
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_growing_regularization_presses_on_the_channels_that_go(
     dense: Backbone, photographs: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ def test_growing_regularization_presses_on_the_channels_that_go(
     assert compared > 5
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_the_last_sparse_state_is_what_is_cut(dense: Backbone, photographs: list[Tensor]) -> None:
     """Channels that stay have the weights of the trained network, which are not those of the dense one."""
     slim = compress.prune(dense, ratio=0.0, method="batch_norm", images=photographs, sparse_steps=2)
@@ -235,15 +238,10 @@ def test_each_sparse_phase_has_its_checkpoint(
     assert len({told["name"] for told in phases[1:]}) == 3  # so that one cut's state is not taken for another's
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_killed_in_the_sparse_phase_it_goes_on_to_the_same_weights(
-    dense: Backbone, photographs: list[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dense: Backbone, photographs: list[Tensor], tmp_path: Path
 ) -> None:
-    from compress import sparse_training
-
-    often = dataclasses.replace(sparse_training.RECIPE, batch=4, crop=64, check_every=2)
-    monkeypatch.setattr(sparse_training.train_sparse, "__kwdefaults__", {
-        **sparse_training.train_sparse.__kwdefaults__, "recipe": often,
-    })  # fmt: skip
     done: list[int] = []
 
     def killed(step: int, loss: float, held_out: float | None) -> None:

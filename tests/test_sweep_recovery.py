@@ -1,0 +1,244 @@
+"""Sweeps with recoveries: cuts are shared, killed recoveries go on, and what changes what is made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import compress
+from anomaly import Category
+from compress import Backbone, CompressError, pruning
+from compress.backbone import Pruning
+from pipelines import sweep as sweep_module
+from pipelines.results import Row
+from pipelines.sweep import SweepOutcome, sweep
+from pipelines.sweep_plan import SweepPlan
+
+pytestmark = pytest.mark.usefixtures("small_recipes", "no_detector")
+
+NAME = "mobilenet_v3_small-{}-s0"
+
+
+@pytest.fixture
+def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end with the backbone: what the detector makes of it is tested elsewhere."""
+
+    def evaluate(backbone: Backbone, category: Category, *arguments: object, **options: object) -> tuple[Row, None]:
+        backbone(torch.zeros(1, 3, 64, 64))
+        given = {field.name: None for field in dataclasses.fields(Row)}
+        return Row(**{**given, "recover": recovery(backbone)}), None  # type: ignore[arg-type]
+
+    def write_result(folder: Path, name: str, row: Row, examples: None, key: str) -> None:
+        (folder / f"{name}.json").write_text(json.dumps({"recover": row.recover, "key": key}))
+
+    def is_finished(folder: Path, name: str, key: str) -> bool:
+        file = folder / f"{name}.json"
+        return file.is_file() and json.loads(file.read_text()).get("key") == key
+
+    for each in (evaluate, write_result, is_finished):
+        monkeypatch.setattr(sweep_module, each.__name__, each)
+
+
+@pytest.fixture
+def plan(tiny_dataset: Path, photographs: Path) -> SweepPlan:
+    return SweepPlan(
+        archs=("mobilenet_v3_small",),
+        methods=("growing_reg",),
+        ratios=(0.5,),
+        recovers=("none", "distill"),
+        steps=5,
+        sparse_steps=3,
+        images=(str(photographs),),
+        datasets=(str(tiny_dataset),),
+        categories=("woven_fabric",),
+        weights="none",
+        timing=False,
+    )
+
+
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps of each sparse phase that was run."""
+    seen: list[int] = []
+    train_sparse: Callable[..., Backbone] = pruning.train_sparse
+
+    def counted(*arguments: Any, **options: Any) -> Backbone:
+        seen.append(options["steps"])
+        return train_sparse(*arguments, **options)
+
+    monkeypatch.setattr(pruning, "train_sparse", counted)
+    return seen
+
+
+def recovery(backbone: Backbone) -> str:
+    return backbone.spec.pruning.recover if backbone.spec.pruning else "dense"
+
+
+def made(folder: Path, slimming: str) -> tuple[Backbone, Pruning]:
+    backbone = compress.load_backbone(folder / "backbones" / f"{NAME.format(slimming)}.safetensors")
+    assert backbone.spec.pruning is not None
+    return backbone, backbone.spec.pruning
+
+
+def keys(folder: Path) -> dict[str, str]:
+    return {file.stem: file.read_text() for file in (folder / "backbones").glob("*.key")}
+
+
+def test_a_cut_is_made_once_for_all_its_recoveries(plan: SweepPlan, tmp_path: Path, phases: list[int]) -> None:
+    several = dataclasses.replace(plan, ratios=(0.0, 0.5), recovers=("none", "distill", "bn"))
+    assert sweep(several, tmp_path, command="") == SweepOutcome(run=4, kept=0, failed=0)
+    assert phases == [3]
+    plain, cut = made(tmp_path, "growing_reg-0.5")
+    better, recovered = made(tmp_path, "growing_reg-0.5-distill")
+    assert (cut.recover, cut.recover_steps, cut.sparse_steps) == ("none", 0, 3)
+    assert (recovered.recover, recovered.recover_steps, recovered.sparse_steps) == ("distill", 5, 3)
+    assert made(tmp_path, "growing_reg-0.5-bn")[1].recover == "bn"
+    assert cut.kept == recovered.kept
+    assert not torch.equal(next(plain.parameters()), next(better.parameters()))
+    rows = {json.loads(file.read_text())["recover"] for file in tmp_path.glob("*.json")}
+    assert rows == {"dense", "none", "distill", "bn"}
+    assert not list((tmp_path / "backbones").glob("*.state*"))
+
+
+def test_a_killed_recovery_goes_on(plan: SweepPlan, tmp_path: Path, phases: list[int]) -> None:
+    sweep(plan, tmp_path / "whole", command="")
+    left = iter(range(3 + 2))  # all of the sparse phase, and two steps
+
+    def killed(step: int, loss: float, held_out: float | None) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    runs = tmp_path / "runs"
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan, runs, command="", report=killed)
+    assert list((runs / "backbones").glob("*.recovery.state"))
+    steps: list[int] = []
+    assert sweep(plan, runs, command="", report=lambda *told: steps.append(told[0])) == SweepOutcome(1, 1, 0)
+    assert steps == [3, 4, 5]
+    assert phases == [3, 3]  # one for each folder
+    whole, unbroken = made(tmp_path / "whole", "growing_reg-0.5-distill")
+    continued, record = made(runs, "growing_reg-0.5-distill")
+    assert record == unbroken
+    state = continued.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.state_dict().items())
+    assert not list((runs / "backbones").glob("*.state*"))
+
+
+def test_killed_and_then_given_other_steps_it_begins_anew(plan: SweepPlan, tmp_path: Path) -> None:
+    """What a killed recovery left behind belongs to another request, and must not fail this one."""
+    left: Iterator[int] = iter(range(3 + 2))
+
+    def killed(step: int, loss: float, held_out: float | None) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan, tmp_path, command="", report=killed)
+    assert sweep(dataclasses.replace(plan, steps=4), tmp_path, command="").failed == 0
+    assert made(tmp_path, "growing_reg-0.5-distill")[1].recover_steps == 4
+    assert not list((tmp_path / "backbones").glob("*.state*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "run"), [({"steps": 4}, 1), ({"sparse_steps": 2}, 2), ({"one_shot": True}, 2), ({"images": "dark"}, 2)]
+)
+def test_what_changes_is_made_again(
+    plan: SweepPlan, tmp_path: Path, photographs: Path, change: dict[str, Any], run: int
+) -> None:
+    sweep(plan, tmp_path, command="")
+    if "images" in change:
+        change = {"images": (str(photographs / "dark"),)}
+    assert sweep(dataclasses.replace(plan, **change), tmp_path, command="") == SweepOutcome(run, 2 - run, 0)
+    assert sweep(dataclasses.replace(plan, **change), tmp_path, command="") == SweepOutcome(0, 2, 0)
+
+
+def test_images_that_others_need_change_nothing(plan: SweepPlan, tmp_path: Path, photographs: Path) -> None:
+    """The dense network and a cut by magnitude look at no images, whoever else in the sweep does."""
+    without = dataclasses.replace(
+        plan, methods=("magnitude",), ratios=(0.0, 0.5), recovers=("none",), steps=None, images=()
+    )
+    sweep(without, tmp_path, command="")
+    before = keys(tmp_path)
+    also = dataclasses.replace(without, recovers=("none", "bn"), images=(str(photographs),))
+    assert sweep(also, tmp_path, command="") == SweepOutcome(run=1, kept=2, failed=0)
+    assert before.items() < keys(tmp_path).items()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": ()}, "method growing_reg trains the network towards sparsity"),
+        ({"images": (), "one_shot": True}, "recovery distill needs images"),
+        ({"methods": ("magnitude", "lcp"), "images": (), "recovers": ("none",), "steps": None}, "method lcp reads"),
+        ({"recovers": ("none", "finetune")}, "recovery finetune learns from classes"),
+        ({"methods": ("magnitude",), "recovers": ("none",), "steps": None}, "nothing in this sweep reads images"),
+        ({"images": ("nowhere",)}, "folder of images nowhere does not exist"),
+    ],
+)
+def test_a_sweep_without_what_it_needs_is_refused_before_any_run(
+    plan: SweepPlan, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CompressError, match=message):
+        sweep(dataclasses.replace(plan, **change), tmp_path / "runs", command="")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_classes_that_nothing_learns_from_are_refused(plan: SweepPlan, tmp_path: Path, photographs: Path) -> None:
+    needless = dataclasses.replace(
+        plan, methods=("magnitude",), recovers=("none",), steps=None, images=(), labelled=str(photographs)
+    )
+    with pytest.raises(CompressError, match="nothing in this sweep reads images with classes"):
+        sweep(needless, tmp_path, command="")
+
+
+def test_steps_are_for_the_recoveries_that_train() -> None:
+    plan = SweepPlan(ratios=(0.5,), recovers=("none", "bn", "distill"), steps=7)
+    assert [each and each.recovering and each.recovering.steps for each in plan.slimmings()] == [None, None, 7]
+    with pytest.raises(CompressError, match="steps 7, but no recovery to spend them on"):
+        SweepPlan(recovers=("none", "bn"), steps=7)
+    with pytest.raises(CompressError, match="no method of the sweep has one"):
+        SweepPlan(one_shot=True)
+
+
+def test_a_plan_out_of_toml_has_the_training_too(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        'methods = ["bn", "magnitude"]\nratios = [0.5]\nrecovers = ["none", "distill"]\nsteps = 9\nimages = "photos"\n'
+        'labelled = "classes"\none_shot = true\nsparse_steps = 3\nscope = "global"\n'
+    )
+    plan = SweepPlan.from_toml(file)
+    assert plan == SweepPlan(
+        methods=("bn", "magnitude"), ratios=(0.5,), recovers=("none", "distill"), steps=9, images=("photos",),
+        labelled="classes", one_shot=True, sparse_steps=3, scope="global",
+    )  # fmt: skip
+    slimmings = [each for each in plan.slimmings() if each]
+    assert [(each.name, each.one_shot) for each in slimmings] == [
+        ("bn-0.5", True), ("bn-0.5-distill", True), ("magnitude-0.5", False), ("magnitude-0.5-distill", False),
+    ]  # fmt: skip
+    assert {each.rule and each.rule.scope for each in slimmings} == {"global"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('recovers = ["distil"]', "did you mean distill"),
+        ('recovers = ["distill"]\nsteps = 0', "0 steps of recovery"),
+        ('recovers = ["distill"]\nsteps = true', "steps = True: int is needed"),
+        ("steps = 1.5", "int is needed"),
+        ("images = [3]", "a list of str is needed"),
+        ("labelled = 3", "str is needed"),
+        ("one_shot = 1", "bool is needed"),
+        ('scope = "locl"', "did you mean local"),
+        ("seeds = [true]", "a list of int is needed"),
+    ],
+)
+def test_toml_that_means_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sweep.toml").write_text(text)
+    with pytest.raises(CompressError, match=message):
+        SweepPlan.from_toml(tmp_path / "sweep.toml")
