@@ -12,7 +12,6 @@ resident memory less what was resident before. `lcp, fp32` is lcp held to the pr
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
 import statistics
 import tempfile
@@ -48,7 +47,7 @@ def lcp(backbone: Backbone, groups: Groups, images: Images, batch: int) -> Evide
 
 
 def lcp_fp32(backbone: Backbone, groups: Groups, images: Images, batch: int) -> Evidence:
-    with patch("compress.importance.activations._half_precision", lambda device: contextlib.nullcontext()):
+    with patch("compress.importance.activations._computes_in_half", lambda device: False):
         return lcp(backbone, groups, images, batch)
 
 

@@ -56,7 +56,13 @@ def collect_statistics(
     require_enough(images, "lcp")
     network = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
     layers, stages = _places(groups, network)
-    with torch.inference_mode(), _half_precision(next(network.parameters()).device):
+    device = next(network.parameters()).device
+    half = _computes_in_half(device)
+    if half:  # once; autocast, which takes care of the other layers, would do it again at each batch
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(torch.bfloat16)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         twins = _twins(network, layers, stages)
         running = {name: RunningStatistics() for name in set(twins.values())}
         weights: Tensor | None = None
@@ -142,9 +148,8 @@ def _at(mask: Tensor, values: Tensor) -> Tensor:
     return F.interpolate(mask, values.shape[1:3], mode="area")[:, 0]
 
 
-def _half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def _computes_in_half(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
     if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported()
-    else:
-        able = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16) if able else contextlib.nullcontext()
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
