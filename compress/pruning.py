@@ -111,7 +111,7 @@ def prune(
             track=track,
             report=report,
         )
-        return ranked(sparse)
+        return replace(ranking, backbone=sparse) if find_method(method).ranks_first else ranked(sparse)
 
     share, slim = find_ratio(ranked(backbone), target) if target is not None else (ratio or 0.0, None)
     if cuts > 1:

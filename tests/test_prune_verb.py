@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import compress
-from compress import METHODS, Backbone, CompressError, Recipe
+from compress import METHODS, Backbone, CompressError
 from compress import pruning as verb
 from compress.backbone import Pruning
 from compress.channel_groups import ChannelGroup
@@ -21,7 +20,6 @@ from compress.importance import Penalty
 from compress.pruning import check_request
 from compress.ranking import rank
 from compress.selection import Rule
-from compress.sparse_training import train_sparse
 from compress.targets import QUANTITIES, Target
 
 SPARSE = sorted(name for name, method in METHODS.items() if method.penalty)
@@ -128,9 +126,11 @@ def test_with_labels_the_sparse_phase_learns_the_classes(dense: Backbone, labell
     assert losses == [pytest.approx(0.693, abs=0.2)]
 
 
+@pytest.mark.usefixtures("small_recipes")
 def test_growing_regularization_presses_on_the_channels_that_go(
-    dense: Backbone, labelled: list[tuple[Tensor, int]], monkeypatch: pytest.MonkeyPatch
+    dense: Backbone, photographs: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However short the phase is."""
     pressed: dict[str, list[int]] = {}
     own = METHODS["growing_reg"].penalty
     assert own is not None
@@ -140,10 +140,7 @@ def test_growing_regularization_presses_on_the_channels_that_go(
         return own(groups, removals)
 
     monkeypatch.setitem(METHODS, "growing_reg", dataclasses.replace(METHODS["growing_reg"], penalty=watched))
-    # Enough training for the penalty to part the pressed from the others, whose norms were nearly theirs.
-    fast = functools.partial(train_sparse, recipe=Recipe(lr=1e-2, batch=4, crop=64, warm_up=0))
-    monkeypatch.setattr(verb, "train_sparse", fast)
-    slim = compress.prune(dense, ratio=0.5, method="growing_reg", images=labelled, labelled=True, sparse_steps=40)
+    slim = compress.prune(dense, ratio=0.5, method="growing_reg", images=photographs, sparse_steps=2)
     widths = {name: tensor.shape[:1] for name, tensor in dense.trunk.state_dict().items()}
     compared = 0
     for root, gone in pressed.items():

@@ -35,6 +35,8 @@ class Method:
             two are gathered over images.
         penalty: `penalty(groups, removals)` makes the term of the sparse phase from the groups in the network
             that is trained and the channels of each that are to go.
+        ranks_first: the ranking from before the sparse phase decides, since that phase presses down the very channels
+            that are to go; otherwise the channels are ranked again after it.
     """
 
     score: Callable[[ChannelGroup, Evidence], Tensor]
@@ -43,6 +45,7 @@ class Method:
     scope: str = "local"
     reads: str = "weights"
     penalty: Callable[[Sequence[ChannelGroup], Sequence[Sequence[int]]], Penalty] | None = None
+    ranks_first: bool = False
 
     @property
     def needs_images(self) -> bool:
@@ -64,6 +67,7 @@ METHODS: dict[str, Method] = {
         "L2 norm of the filters, then a growing penalty on the channels that are to go",
         "Wang et al. 2021, arXiv 2012.09243",
         penalty=growing_reg_penalty,
+        ranks_first=True,
     ),
     "layer_adaptive": Method(
         layer_adaptive,
