@@ -299,7 +299,8 @@ class _Session:
 def _own_generators(device: torch.device) -> Iterator[None]:
     """Layers draw as they like, and the caller's generators are left as they were."""
     cuda = [] if device.type == "cpu" else [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    # flags() switches cuDNN off unless it is told not to.
+    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         yield
 
 

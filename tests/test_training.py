@@ -339,6 +339,18 @@ def test_the_callers_generators_stay_as_they_were() -> None:
     assert np.array_equal(np.random.random(3), numbers)  # noqa: NPY002
 
 
+def test_cudnn_stays_on_and_picks_its_ways_without_trying() -> None:
+    student, seen = Brightness(), set()
+
+    def loss(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        cudnn = torch.backends.cudnn
+        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark))
+        return student.loss(images, labels, progress)
+
+    train(student, loss, training_set(photographs()), Run(2, SMALL), request={}, title="")
+    assert seen == {(True, True, False)}
+
+
 def test_the_device_is_found() -> None:
     assert find_device("cpu").type == "cpu"
     assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
