@@ -56,6 +56,7 @@ class BackboneStore:
         keep = file.with_name(f"{file.name}.{key[:8]}")
         with keeping_last_good(file):
             backbone = self._make(parent, slimming, images, seed, keep)
+        _key_file(file).unlink(missing_ok=True)  # killed in between, no artifact may lie beside another's key
         save(backbone, file)
         atomic_write(_key_file(file), key + "\n")
         forget(file)
