@@ -47,11 +47,6 @@ class Method:
     penalty: Callable[[Sequence[ChannelGroup], Sequence[Sequence[int]]], Penalty] | None = None
     ranks_first: bool = False
 
-    @property
-    def needs_images(self) -> bool:
-        """Whether the method as published looks at images."""
-        return self.reads != "weights" or self.penalty is not None
-
 
 METHODS: dict[str, Method] = {
     "magnitude": Method(magnitude, "L1 norm of the filters that make a channel", "Li et al. 2017, arXiv 1608.08710"),
