@@ -14,7 +14,7 @@ from compress.importance.regions import Regions
 from compress.iteration import prune_in_steps
 from compress.progress import Track, quiet
 from compress.ranking import Ranking, find_method, rank
-from compress.selection import Rule, check_ratio
+from compress.selection import Rule
 from compress.sparse_training import train_sparse
 from compress.targets import Target, find_ratio
 from compress.training import Report
@@ -149,7 +149,7 @@ def check_request(
     if (ratio is None) == (target is None):
         raise CompressError("a ratio or a target says how much to prune: give one of them, e.g. ratio 0.5")
     if ratio is not None:
-        check_ratio(ratio)
+        (rule or Rule()).check(ratio)
     if cuts < 1:
         raise CompressError(f"{cuts} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
     if sparse_steps < 1:

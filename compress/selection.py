@@ -55,6 +55,15 @@ class Rule:
                 f"max_layer_ratio {self.max_layer_ratio} is outside (0, 1): 0.9 leaves every layer a tenth at least"
             )
 
+    def check(self, ratio: float) -> None:
+        """Raises CompressError for a ratio outside [0, 1) or above `max_layer_ratio`."""
+        check_ratio(ratio)
+        if self.max_layer_ratio is not None and ratio > self.max_layer_ratio:
+            raise CompressError(
+                f"ratio {ratio} is above max_layer_ratio {self.max_layer_ratio}, which no layer may pass: "
+                "lower the one or raise the other"
+            )
+
     def limit(self, ratio: float) -> float:
         """The largest share that any one group may lose when `ratio` goes in all."""
         if self.max_layer_ratio is not None:
@@ -111,12 +120,7 @@ def select(
         CompressError: a ratio outside the range, above the rule's `max_layer_ratio`, or one that empties a
             group; or scores that are not numbers.
     """
-    check_ratio(ratio)
-    if rule.max_layer_ratio is not None and ratio > rule.max_layer_ratio:
-        raise CompressError(
-            f"ratio {ratio} is above max_layer_ratio {rule.max_layer_ratio}, which no layer may pass: "
-            "lower the one or raise the other"
-        )
+    rule.check(ratio)
     _check_scores(groups, scores)
     limit = rule.limit(ratio)
     pools = [

@@ -82,12 +82,12 @@ class Recovering:
 
     def teacher(self, slim: Backbone, weights: str) -> Backbone:
         """The dense parent with `weights`, see `parent_of`; `slim` itself where the recovery needs no teacher."""
-        return parent_of(slim, weights=weights) if RECOVERIES[self.name].taught else slim
+        return parent_of(slim, weights=weights) if self.taught else slim
 
     def run(self, seed: int, checkpoint: Path | None, track: Track, report: Report | None) -> Run:
         """The training that `recover` does."""
         own = RECOVERIES[self.name]
-        return Run(self.steps or own.steps or 1, own.recipe, seed, self.device, checkpoint, track, report)
+        return Run(self.steps or own.steps, own.recipe, seed, self.device, checkpoint, track, report)
 
     def recover(self, slim: Backbone, teacher: Backbone, images: Images, run: Run) -> Backbone:
         """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach."""
@@ -101,6 +101,11 @@ class Recovering:
     def labelled(self) -> bool:
         """Whether it learns from classes."""
         return RECOVERIES[self.name].labelled
+
+    @property
+    def taught(self) -> bool:
+        """Whether it learns from the dense parent."""
+        return RECOVERIES[self.name].taught
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,7 @@ def test_killed_in_the_sparse_phase_it_goes_on_to_the_same_weights(
         ({"ratio": 0.5, "method": "bn", "one_shot": True, "sparse_steps": 0}, "0 sparse steps train nothing"),
         ({"ratio": 0.5, "method": "lcp"}, "method lcp reads activations, for which it needs images"),
         ({"ratio": 0.5, "method": "lcp", "images": [torch.zeros(3, 64, 64)] * 3}, "3 images are too few for lcp"),
+        ({"ratio": 0.5, "rule": Rule(max_layer_ratio=0.3)}, r"ratio 0\.5 is above max_layer_ratio 0\.3"),
         ({"ratio": 0.5, "regions": [None]}, "regions restrict statistics of activations"),
     ],
 )

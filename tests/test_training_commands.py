@@ -222,6 +222,7 @@ def test_contradictions_are_one_line(tiny_dataset: Path) -> None:
     half = (*PRUNE, "--ratio", 0.5)
     run(*half, "-o", "slim.safetensors")
     distill = ("distill", "slim.safetensors", "-o", "better.safetensors")
+    again = ("prune", "--arch", "slim.safetensors", "--ratio", 0.5)
     sweep = ("sweep", "--arch", ARCH, "--weights", "none", "--dataset", tiny_dataset)
     before = {file.name for file in Path().iterdir()}
     cases: list[tuple[str, tuple[object, ...]]] = [
@@ -252,6 +253,16 @@ def test_contradictions_are_one_line(tiny_dataset: Path) -> None:
         ("leaves the backbone as it is", (*distill, "--recover", "none")),
         ("is an architecture", ("distill", ARCH, "-o", "better.safetensors")),
         ("recovery distill needs images", distill),
+        ("recovery distill learns from no classes", (*distill, "--labelled", "photos")),
+        ("reads no images without classes", (*distill, "--recover", "finetune", "--images", "photos")),
+        ("learns from no dense parent", (*distill, "--recover", "bn", "--images", "photos", "--weights", "none")),
+        (
+            "no such file: gone.safetensors",
+            ("distill", "gone.safetensors", "--images", "nowhere", "-o", "b.safetensors"),
+        ),
+        ("did you mean resnet18", ("prune", "--arch", "resnet81", "--ratio", 0.5, "--images", "nowhere")),
+        ("contradicts slim.safetensors", (*again, "--images", "photos", "--recover", "bn", "--weights", "none")),
+        ("is above max_layer_ratio 0.3", (*half, "--max-layer-ratio", 0.3)),
         ("recovery distill needs images", (*sweep, "--recover", "distill", "-o", "runs")),
         ("no recovery to spend them on", (*sweep, "--steps", 3, "-o", "runs")),
     ]

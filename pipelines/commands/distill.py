@@ -49,11 +49,19 @@ def distill(
     if recover == NO_RECOVERY:
         raise CompressError("recovery none leaves the backbone as it is: choose distill, finetune or bn")
     request = Recovering(recover, steps, device)
+    if labelled is not None and not request.labelled:
+        raise CompressError(f"recovery {recover} learns from no classes: give --images instead of --labelled")
+    if images is not None and request.labelled:
+        raise CompressError(f"recovery {recover} reads no images without classes: leave --images out")
+    if weights != "auto" and not request.taught:
+        raise CompressError(f"recovery {recover} learns from no dense parent: leave --weights out")
     file = require_writable(output)
+    slim = compress.load_backbone(model)
+    if slim.spec.pruning is None:
+        raise CompressError(f"{model} is dense, so there is nothing to recover: prune it first")
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
-        slim = compress.load_backbone(model)
         teacher = request.teacher(slim, weights)
         run = request.run(seed, state_file(file, "recovery"), bars.track, bars.report)
         with keeping_last_good(file):

@@ -184,7 +184,7 @@ def prune(
         raise CompressError(f"--sparse-steps {sparse_steps}, but no sparse phase to spend them on: drop it")
     request = Slimming(
         method=method,
-        ratio=0.5 if max_auroc_drop is not None else ratio,
+        ratio=0.0 if max_auroc_drop is not None else ratio,
         target=target,
         rule=rule,
         one_shot=one_shot,
@@ -196,12 +196,12 @@ def prune(
     )
     stem = Path(arch).stem if names_a_file(arch) else arch
     file = require_writable(output or Path(f"{stem}-{_goal(ratio, max_auroc_drop, targets)}.safetensors"))
+    # An artifact has its own weights: what is given beside one that its parent is to teach is the parent's.
+    own = "auto" if names_a_file(arch) and request.recovering and request.recovering.taught else weights
+    backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
-        # An artifact has its own weights: what is given beside one that is to be recovered is its parent's.
-        own = "auto" if names_a_file(arch) and request.recovering else weights
-        backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
         teacher = request.recovering.teacher(backbone, weights) if request.recovering else backbone
         with keeping_last_good(file):
             if max_auroc_drop is None:
