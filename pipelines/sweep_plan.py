@@ -95,12 +95,14 @@ class SweepPlan:
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)
+        one_shot = self.one_shot and method.penalty is not None
         return Slimming(
             method=name,
             ratio=ratio,
             rule=Rule(scope=self.scope or method.scope),
-            one_shot=self.one_shot and method.penalty is not None,
-            sparse_steps=self.sparse_steps,
+            one_shot=one_shot,
+            # Steps that are not run make no other backbone.
+            sparse_steps=SPARSE_STEPS if one_shot or method.penalty is None else self.sparse_steps,
             recovering=None
             if recover == NO_RECOVERY
             else Recovering(recover, self.steps if _trains(recover) else None),

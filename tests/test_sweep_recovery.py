@@ -206,6 +206,13 @@ def test_steps_are_for_the_recoveries_that_train() -> None:
         SweepPlan(one_shot=True)
 
 
+def test_sparse_steps_are_for_the_methods_that_have_the_phase() -> None:
+    plan = SweepPlan(methods=("magnitude", "bn"), ratios=(0.5,), sparse_steps=7)
+    assert [each and each.sparse_steps for each in plan.slimmings()] == [500, 7]
+    once = dataclasses.replace(plan, one_shot=True)
+    assert once.slimmings() == dataclasses.replace(once, sparse_steps=500).slimmings()
+
+
 def test_a_plan_out_of_toml_has_the_training_too(tmp_path: Path) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text(
