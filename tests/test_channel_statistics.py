@@ -159,6 +159,7 @@ def test_images_whose_region_is_empty_do_not_count(resnet18: compress.Backbone, 
     [
         (torch.zeros(5, 5, dtype=torch.bool), r"region 0 is torch.bool \(5, 5\), its image 60 x 90"),
         (torch.zeros(60, 90), "give a bool mask of that size, or boxes"),
+        ([[0, 0, 9, 9]], "region 0 is a list: give a tensor"),
         (torch.tensor([[0, 0, 91, 10]]), r"a box of region 0 is \(0, 0, 91, 10\), its image 90 x 60"),
         (torch.tensor([[9, 0, 9, 10]]), "boxes are .left, top, right, bottom. in pixels"),
     ],

@@ -40,6 +40,10 @@ def _mask(region: Tensor | None, image: Tensor, place: int) -> Tensor:
     height, width = image.shape[1:]
     if region is None:
         return torch.ones(height, width)
+    if not isinstance(region, Tensor):
+        raise CompressError(
+            f"region {place} is a {type(region).__name__}: give a tensor, a bool mask (H, W) or boxes (K, 4)"
+        )
     if region.dtype == torch.bool and region.shape == (height, width):
         return region.float()
     if region.dtype == torch.bool or region.ndim != 2 or region.shape[1] != 4:
