@@ -47,7 +47,7 @@ def lcp(backbone: Backbone, groups: Groups, images: Images, batch: int) -> Evide
 
 
 def lcp_fp32(backbone: Backbone, groups: Groups, images: Images, batch: int) -> Evidence:
-    with patch("compress.importance.activations._computes_in_half", lambda device: False):
+    with patch("compress.importance.activations.bfloat16_pays", lambda device: False):
         return lcp(backbone, groups, images, batch)
 
 

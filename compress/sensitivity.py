@@ -12,6 +12,7 @@ from compress.augment import centre_view
 from compress.backbone import Backbone, Pruning
 from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError
+from compress.image_kinds import require_image, require_sequence
 from compress.progress import Track, quiet
 from compress.ranking import find_method, rank, remove
 from compress.selection import Rule, select
@@ -74,7 +75,7 @@ def sensitivity(
     _check(images, ratios)
     needed = None if find_method(method).reads == "weights" else images
     ranking = rank(backbone, method=method, seed=seed, images=needed, track=track)
-    batch = torch.stack([centre_view(image) for image in images])
+    batch = torch.stack([centre_view(require_image(images[place], place)) for place in range(len(images))])
     dense = _maps(backbone, batch)
     params, macs = count_parameters(backbone), count_macs(backbone, backbone.spec.size)
     order = {name: place for place, name in enumerate(dict(backbone.trunk.named_modules()))}
@@ -105,6 +106,7 @@ def sensitivity(
 
 
 def _check(images: Sequence[Tensor], ratios: Sequence[float]) -> None:
+    require_sequence(images)
     if not len(images):
         raise CompressError("0 images to compare feature maps on: give 1 at least, 16 are plenty")
     if not ratios:

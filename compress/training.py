@@ -23,6 +23,7 @@ from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.errors import CompressError
 from compress.files import require_writable
 from compress.networks import State
+from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 from compress.training_set import TrainingSet
 
@@ -111,7 +112,7 @@ class Run:
     def asked(self) -> dict[str, Any]:
         """What the result depends on, as JSON values."""
         device = find_device(self.device)
-        precision = "bfloat16" if _bfloat16_pays(device) else "float32"
+        precision = "bfloat16" if bfloat16_pays(device) else "float32"
         how = {"steps": self.steps, "seed": self.seed, "device": device.type, "precision": precision}
         return {**how, **dataclasses.asdict(self.recipe)}
 
@@ -283,13 +284,13 @@ class _Session:
         return images.to(self._device), None if labels is None else labels.to(self._device)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=_bfloat16_pays(self._device))
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16_pays(self._device))
 
     def _diverged(self, step: int) -> DivergedError:
         good = {name: tensor.cpu().contiguous() for name, tensor in self.best.items()}
         return DivergedError(
             f"the loss is not finite at step {step} of {self._run.steps}: lower the learning rate "
-            f"({self._run.recipe.lr:g}); the last good state is that of step {self.outcome.best_step}",
+            f"({self._run.recipe.lr:g}) in the recipe or, where it is fixed, give other weights or other images",
             good,
             self.outcome.best_step,
         )
@@ -302,14 +303,6 @@ def _own_generators(device: torch.device) -> Iterator[None]:
     # flags() switches cuDNN off unless it is told not to.
     with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         yield
-
-
-def _bfloat16_pays(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16, which halves the time of a step."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities()
-    return any(bool(features.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _copy(network: nn.Module) -> State:

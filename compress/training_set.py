@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from compress.augment import centre_view, industrial, random_crop
 from compress.errors import CompressError
+from compress.image_kinds import require_image, require_sequence
 
 HELD_OUT = (8, 64)  # images, at least and at most, that a held-out share means
 _SPLIT, _ORDER, _CROP = range(3)  # streams of random numbers
@@ -54,7 +54,9 @@ class TrainingSet:
         holdout: float,
         seed: int,
     ) -> None:
-        _require_sequence(images)
+        require_sequence(images)
+        if len(images) == 0:
+            raise CompressError("no images given: recovery needs some to train on")
         held = min(max(round(holdout * len(images)), HELD_OUT[0]), HELD_OUT[1]) if holdout else 0
         if len(images) < held + batch:
             raise CompressError(
@@ -136,11 +138,7 @@ class TrainingSet:
         if not self._labelled and isinstance(item, tuple):
             raise CompressError(f"image {place} comes with a label, and none are needed: give the images alone")
         image, label = item if self._labelled else (item, -1)
-        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise CompressError(
-                f"image {place} is {found}: give uint8 RGB tensors (3, H, W), as torchvision's pil_to_tensor makes them"
-            )
+        image = require_image(image, place)
         if self._labelled and int(label) < 0:
             raise CompressError(f"image {place} has the label {label}: classes are numbered from 0")
         return image, int(label)
@@ -152,12 +150,3 @@ class TrainingSet:
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *stream))
-
-
-def _require_sequence(images: Any) -> None:
-    if isinstance(images, DataLoader):
-        raise CompressError("the images come in a DataLoader, and batches are made here: pass loader.dataset")
-    if not hasattr(images, "__getitem__") or not hasattr(images, "__len__"):
-        raise CompressError(f"the images come in a {type(images).__name__}: pass a list, or a map-style dataset")
-    if len(images) == 0:
-        raise CompressError("no images given: recovery needs some to train on")

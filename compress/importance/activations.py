@@ -18,6 +18,7 @@ from compress.errors import CompressError
 from compress.importance.batches import batches, count, require_enough
 from compress.importance.lcp import consumers
 from compress.importance.regions import Regions, region_batches
+from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 
 BATCH = 8
@@ -57,7 +58,7 @@ def collect_statistics(
     network = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
     layers, stages = _places(groups, network)
     device = next(network.parameters()).device
-    half = _computes_in_half(device)
+    half = bfloat16_pays(device)
     if half:  # once; autocast, which takes care of the other layers, would do it again at each batch
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -146,10 +147,3 @@ def _channels_last(layer: nn.Module, values: Tensor) -> Tensor:
 def _at(mask: Tensor, values: Tensor) -> Tensor:
     """Share of each position of the map (N, H, W, C) that lies in the region (N, 1, 224, 224), as (N, H, W)."""
     return F.interpolate(mask, values.shape[1:3], mode="area")[:, 0]
-
-
-def _computes_in_half(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

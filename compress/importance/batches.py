@@ -10,13 +10,15 @@ from torch import Tensor
 from compress.augment import centre_view
 from compress.backbone import Backbone
 from compress.errors import CompressError
+from compress.image_kinds import require_image, require_sequence
 
 LEAST = 8
 """Images below which statistics say more about the images than about the channels."""
 
 
 def require_enough(images: Sequence[Tensor], method: str) -> None:
-    """Raises CompressError for fewer than `LEAST` images."""
+    """Raises CompressError for what is no sequence, or fewer than `LEAST` images."""
+    require_sequence(images)
     if len(images) < LEAST:
         raise CompressError(f"{len(images)} images are too few for {method}: at least {LEAST} are needed, add some")
 
@@ -34,7 +36,7 @@ def batches(images: Sequence[Tensor], backbone: Backbone, size: int) -> Iterator
     mean, std = (255 * torch.tensor(own, device=device).view(1, 3, 1, 1) for own in (backbone.mean, backbone.std))
     for start in range(0, len(images), size):
         places = range(start, min(start + size, len(images)))
-        views = torch.stack([centre_view(_checked(images[place], place)) for place in places]).to(device)
+        views = torch.stack([centre_view(require_image(images[place], place)) for place in places]).to(device)
         batch = views.to(memory_format=torch.channels_last).float()
         yield batch.sub_(mean).div_(std)
 
@@ -42,12 +44,3 @@ def batches(images: Sequence[Tensor], backbone: Backbone, size: int) -> Iterator
 def count(images: Sequence[Tensor], size: int) -> int:
     """Number of batches."""
     return -(-len(images) // size)
-
-
-def _checked(image: Tensor, place: int) -> Tensor:
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise CompressError(
-            f"image {place} is {found}: give uint8 RGB tensors (3, H, W), as torchvision's pil_to_tensor makes them"
-        )
-    return image

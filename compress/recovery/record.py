@@ -55,7 +55,8 @@ def keeping_last_good(slim: Backbone, recover: str, trunk: str) -> Iterator[None
         yield
     except DivergedError as error:
         state = {name.removeprefix(trunk): t for name, t in error.state.items() if name.startswith(trunk)}
-        raise RecoveryError(str(error), recovered(slim, state, recover, error.step)) from error
+        told = f"{error}; the last good state is that of step {error.step}"
+        raise RecoveryError(told, recovered(slim, state, recover, error.step)) from error
 
 
 def require_parent(slim: Backbone, teacher: Backbone) -> None:
