@@ -10,6 +10,10 @@ class CompressError(Exception):
     """A request that cannot be met. The message names the value, the limit and the cure."""
 
 
+class RatioError(CompressError):
+    """A ratio that this network or this rule cannot be cut by; a smaller one may do."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], cure: str) -> CompressError:
     """An error for a `name` that is not among the `known` ones, with the near misses."""
     names = list(dict.fromkeys(known))

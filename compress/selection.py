@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.channel_groups import ChannelGroup
-from compress.errors import CompressError, some_of, unknown
+from compress.errors import CompressError, RatioError, some_of, unknown
 
 SCOPES = {
     "local": "every group loses the same share of its channels",
@@ -59,7 +59,7 @@ class Rule:
         """Raises CompressError for a ratio outside [0, 1) or above `max_layer_ratio`."""
         check_ratio(ratio)
         if self.max_layer_ratio is not None and ratio > self.max_layer_ratio:
-            raise CompressError(
+            raise RatioError(
                 f"ratio {ratio} is above max_layer_ratio {self.max_layer_ratio}, which no layer may pass: "
                 "lower the one or raise the other"
             )
@@ -226,7 +226,7 @@ def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) ->
     narrowest = min(pools, key=lambda pool: pool.full)
     if narrowest.kept(ratio) < 1:
         largest = math.floor((1 - 1 / narrowest.full) * 1000) / 1000
-        raise CompressError(
+        raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
             f"the largest ratio that leaves one is {largest}"
         )

@@ -15,6 +15,9 @@ from compress.files import atomic_write
 from compress.training import Report
 from pipelines.slimming import Images, Slimming, forget, keeping_last_good, state_file
 
+# Raise it when the same inputs give another backbone, because training or a criterion changed.
+_PROTOCOL = 1
+
 
 class BackboneStore:
     """Artifacts in `folder`, each with a `.key` beside it that tells what it was made from.
@@ -29,6 +32,7 @@ class BackboneStore:
         except OSError as error:
             raise CompressError(f"cannot write results to {folder}: {error.strerror}") from error
         self._folder, self._track, self._report = folder, track, report
+        self._refused: dict[str, CompressError] = {}
 
     def name(self, parent: Backbone, slimming: Slimming | None, seed: int) -> str:
         """The name of a backbone's files; None as slimming is the dense one."""
@@ -37,8 +41,8 @@ class BackboneStore:
     def key(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int) -> str:
         """What a backbone is made from, as one hash: equal inputs, equal key."""
         spec = parent.spec
-        inputs = [spec.arch, spec.taps, dataclasses.asdict(spec.weights), images.fingerprints, seed]
-        how = dataclasses.asdict(slimming) if slimming else None
+        inputs = [_PROTOCOL, spec.arch, spec.taps, dataclasses.asdict(spec.weights), images.fingerprints, seed]
+        how = slimming.asked(seed) if slimming else None
         return hashlib.sha256(json.dumps([*inputs, how], sort_keys=True).encode()).hexdigest()
 
     def get(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int) -> Backbone:
@@ -52,10 +56,16 @@ class BackboneStore:
         made = _made(file, key)
         if made is not None:
             return made
+        if key in self._refused:  # for another category, or as the cut of a recovery
+            raise self._refused[key]
         # Named by the key: what a killed run left behind for other images or steps is not gone on from.
         keep = file.with_name(f"{file.name}.{key[:8]}")
-        with keeping_last_good(file):
-            backbone = self._make(parent, slimming, images, seed, keep)
+        try:
+            with keeping_last_good(file):
+                backbone = self._make(parent, slimming, images, seed, keep)
+        except CompressError as error:
+            self._refused[key] = error
+            raise
         _key_file(file).unlink(missing_ok=True)  # killed in between, no artifact may lie beside another's key
         save(backbone, file)
         atomic_write(_key_file(file), key + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from compress.errors import CompressError
+from compress.errors import CompressError, RatioError
 
 B = TypeVar("B")
 
@@ -49,8 +49,9 @@ def largest_ratio_within_drop(
 
     Tries 0.2, 0.4, 0.6, 0.8, 0.95 up to the first violation, then halves the gap before it, on multiples of 0.05 and
     at last of 0.01. Scores need not fall strictly: the answer is the largest tried ratio below the first
-    violation, so one lucky ratio beyond a violation is not taken. A ratio that `cut` refuses counts as a violation,
-    unless it is the first one tried: then the refusal is the caller's to see.
+    violation, so one lucky ratio beyond a violation is not taken. A ratio that `cut` refuses as too large
+    (`RatioError`) counts as a violation, unless it is the first one tried: then it is the caller's to see, as all
+    other errors are.
 
     Args:
         cut: makes a slim network; `score` judges it, larger is better (a validation AUROC).
@@ -74,7 +75,7 @@ def largest_ratio_within_drop(
     while len(trials) < evaluations and (candidate := _next_candidate(low, high)) is not None:
         try:
             slim = cut(candidate / 100)
-        except CompressError as error:
+        except RatioError as error:
             if not trials:
                 raise
             trials.append(Trial(candidate / 100, None, str(error)))

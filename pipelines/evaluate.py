@@ -98,6 +98,8 @@ def evaluate(
         data_fingerprint=data_fingerprint or fingerprint(category),
         weights_source=backbone.spec.weights.source,
         weights_fingerprint=backbone.spec.weights.sha256,
+        sparse_steps=pruning.sparse_steps if pruning else None,
+        recover_steps=pruning.recover_steps if pruning else 0,
     )
     return row, _examples(category, masks, scores, maps)
 

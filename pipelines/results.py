@@ -29,7 +29,8 @@ _ARRAYS = ("images", "maps", "scores")
 class Row:
     """One backbone on one category. None means that the value does not exist, never zero.
 
-    Metrics are in [0, 1]; `ms_` are medians in milliseconds for one image; `_full` is the whole
+    `sparse_steps` were trained before the cut (0: one shot, None: the method has no such phase), `recover_steps` after
+    it. Metrics are in [0, 1]; `ms_` are medians in milliseconds for one image; `_full` is the whole
     classification network and `_used` what the detector runs.
     """
 
@@ -66,6 +67,8 @@ class Row:
     data_fingerprint: str
     weights_source: str
     weights_fingerprint: str | None
+    sparse_steps: int | None
+    recover_steps: int
 
 
 def write_result(folder: Path, name: str, row: Row, examples: Examples, key: str) -> None:

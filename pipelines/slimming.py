@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 from anomaly.progress import Track, quiet
 from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
 from compress.errors import CompressError, unknown
+from compress.importance import ALIASES
 from compress.pruning import SPARSE_STEPS, check_request
 from compress.ranking import find_method
 from compress.selection import Rule, check_ratio
+from compress.sparse_training import RECIPE as SPARSE_RECIPE
 from compress.targets import Target
 from compress.training import Report, Run, find_device
 from compress.training_set import TrainingSet
@@ -132,6 +135,7 @@ class Slimming:
 
     def __post_init__(self) -> None:
         find_method(self.method)
+        object.__setattr__(self, "method", ALIASES.get(self.method, self.method))  # one name, one result
         if self.ratio is not None:
             check_ratio(self.ratio)
 
@@ -168,8 +172,16 @@ class Slimming:
     @property
     def name(self) -> str:
         """A short name that tells the slimmings of a sweep apart, fit for a file."""
-        words = [self.method, f"{self.ratio:g}" if self.ratio is not None else "target"]
-        return "-".join([*words, *([self.recovering.name] if self.recovering else [])])
+        words = [self.method, f"{self.ratio:.12g}" if self.ratio is not None else "target"]
+        recovery = [f"{'reinit+' if self.reinit else ''}{self.recovering.name}"] if self.recovering else []
+        return "-".join([*words, *recovery])
+
+    def asked(self, seed: int) -> dict[str, Any]:
+        """All that the result depends on besides the backbone and the images, as JSON values."""
+        request = dataclasses.asdict(replace(self, recovering=None, device="auto"))
+        recovery = self.recovering and [self.recovering.name, self.recovering.run(seed, None, quiet, None).asked()]
+        phase = Run(self.sparse_steps, SPARSE_RECIPE, seed, self.device).asked() if self._sparse_phase else None
+        return {**request, "recovering": recovery, "sparse_phase": phase}
 
     def used(self, images: Images) -> Images:
         """Those of `images` that have a use here, so that those others need are neither refused nor recorded."""

@@ -51,6 +51,9 @@ def sweep(
         CompressError, AnomalyError: the folder, a dataset, the images or the weights are not to be had, or a
             slimming asks for what it was not given, before any run.
     """
+    categories = open_categories(plan.datasets, plan.categories, track=track)
+    prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
+    parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
     images = Images(
         open_images(plan.images, track=track) if plan.images else None,
         open_labelled_images(plan.labelled, track=track) if plan.labelled else None,
@@ -63,9 +66,6 @@ def sweep(
         raise CompressError("nothing in this sweep reads images: leave them out, or add a recovery")
     if plan.labelled and not any(material.labelled or material.unlabelled for _, material in slimmings):
         raise CompressError("nothing in this sweep reads images with classes: leave them out, or recover by finetune")
-    categories = open_categories(plan.datasets, plan.categories, track=track)
-    prints = {(category.dataset, category.name): fingerprint(category) for category in categories}
-    parents = {(arch, seed): _parent(plan, arch, seed) for arch in plan.archs for seed in plan.seeds}
     store = BackboneStore(folder / "backbones", track=track, report=report)
     runs = [
         (parents[arch, seed], seed, *slimming, category)

@@ -24,13 +24,17 @@ else:
     import tomli as tomllib
 
 
+REINIT = "reinit+"  # before the name of a recovery
+
+
 @dataclass(frozen=True)
 class SweepPlan:
     """What to run: each of archs x methods x recovers x ratios x categories x seeds.
 
     Ratio 0 is the dense network and is run once, whatever the methods and recoveries. `recovers` are keys of
-    `RECOVERIES` or none, `steps` are those of each recovery that trains (None: its own), `images` folders and
-    `labelled` one. `one_shot` leaves out the sparse phase of the methods that have one.
+    `RECOVERIES` or none; with `reinit+` before it a recovery trains fresh weights in the pruned structure, as a
+    control. `steps` are those of each recovery that trains (None: its own), `images` folders and `labelled` one.
+    `one_shot` leaves out the sparse phase of the methods that have one.
     """
 
     archs: tuple[str, ...] = ("resnet18",)
@@ -96,6 +100,7 @@ class SweepPlan:
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)
         one_shot = self.one_shot and method.penalty is not None
+        reinit, _, after = recover.rpartition(REINIT)
         return Slimming(
             method=name,
             ratio=ratio,
@@ -103,14 +108,14 @@ class SweepPlan:
             one_shot=one_shot,
             # Steps that are not run make no other backbone.
             sparse_steps=SPARSE_STEPS if one_shot or method.penalty is None else self.sparse_steps,
-            recovering=None
-            if recover == NO_RECOVERY
-            else Recovering(recover, self.steps if _trains(recover) else None),
+            recovering=None if after == NO_RECOVERY else Recovering(after, self.steps if _trains(after) else None),
+            reinit=bool(reinit),
         )
 
 
 def _trains(recover: str) -> bool:
-    return recover in RECOVERIES and RECOVERIES[recover].steps > 0
+    *_, after = recover.rpartition(REINIT)
+    return after in RECOVERIES and RECOVERIES[after].steps > 0
 
 
 def _value(file: Path, key: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from anomaly import Category
 from anomaly.progress import Track, quiet
 from compress import Backbone
 from compress.errors import CompressError
+from compress.ranking import channel_groups
 from compress.training import Report
 from pipelines.drop_search import DropSearch, check_drop, largest_ratio_within_drop
 from pipelines.evaluate import DetectorSettings
@@ -46,6 +47,7 @@ def slim_within_drop(
         CompressError: a drop outside [0, 1), a `backbone` that detects nothing, or no ratio stays within the drop.
     """
     check_drop(drop)
+    channel_groups(backbone, slimming.rule)  # a network or a rule that cannot be pruned is refused before the long work
     splits = [validation_split(category, seed=seed) for category in categories]
     settings = DetectorSettings(seed=seed)
 

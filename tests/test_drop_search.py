@@ -9,6 +9,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from compress import CompressError
+from compress.errors import RatioError
 from pipelines.drop_search import EVALUATIONS, DropSearch, largest_ratio_within_drop
 
 
@@ -78,12 +79,22 @@ def test_a_drop_that_cannot_be_met_names_the_nearest_one_that_can() -> None:
 def test_a_ratio_that_cannot_be_cut_bounds_the_search_and_keeps_its_reason() -> None:
     def cut(ratio: float) -> float:
         if ratio > 0.87:
-            raise CompressError("leaves none of 8 channels")
+            raise RatioError("leaves none of 8 channels")
         return ratio
 
     found = largest_ratio_within_drop(cut, lambda _: 0.95, dense=0.95, drop=0.0)
     assert found.ratio == 0.87
     assert next(trial.refusal for trial in found.trials if trial.score is None) == "leaves none of 8 channels"
+
+
+def test_what_is_no_fault_of_the_ratio_ends_the_search() -> None:
+    def cut(ratio: float) -> float:
+        if ratio > 0.5:
+            raise CompressError("no space left")
+        return ratio
+
+    with pytest.raises(CompressError, match="no space left"):
+        largest_ratio_within_drop(cut, lambda _: 0.95, dense=0.95, drop=0.01)
 
 
 def test_what_no_ratio_can_cut_is_the_callers_to_see() -> None:

@@ -270,5 +270,5 @@ def test_names_tell_slimmings_apart() -> None:
         each.name
         for each in (slimming(), slimming("bn"), slimming(recovering=DISTILL), Slimming(target=Target("params", 1e5)))
     ]
-    assert names == ["magnitude-0.5", "bn-0.5", "magnitude-0.5-distill", "magnitude-target"]
+    assert names == ["magnitude-0.5", "batch_norm-0.5", "magnitude-0.5-distill", "magnitude-target"]
     assert module.NO_RECOVERY not in RECOVERIES

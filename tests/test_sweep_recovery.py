@@ -17,6 +17,7 @@ from compress import Backbone, CompressError, pruning
 from compress.backbone import Pruning
 from pipelines import sweep as sweep_module
 from pipelines.results import Row
+from pipelines.slimming import Recovering, Slimming
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
 
@@ -226,7 +227,8 @@ def test_a_plan_out_of_toml_has_the_training_too(tmp_path: Path) -> None:
     )  # fmt: skip
     slimmings = [each for each in plan.slimmings() if each]
     assert [(each.name, each.one_shot) for each in slimmings] == [
-        ("bn-0.5", True), ("bn-0.5-distill", True), ("magnitude-0.5", False), ("magnitude-0.5-distill", False),
+        ("batch_norm-0.5", True), ("batch_norm-0.5-distill", True),
+        ("magnitude-0.5", False), ("magnitude-0.5-distill", False),
     ]  # fmt: skip
     assert {each.rule and each.rule.scope for each in slimmings} == {"global"}
 
@@ -249,3 +251,21 @@ def test_toml_that_means_nothing_is_refused(tmp_path: Path, text: str, message: 
     (tmp_path / "sweep.toml").write_text(text)
     with pytest.raises(CompressError, match=message):
         SweepPlan.from_toml(tmp_path / "sweep.toml")
+
+
+def test_the_control_with_fresh_weights_is_a_row_of_its_own() -> None:
+    plan = SweepPlan(ratios=(0.5,), recovers=("distill", "reinit+distill"), steps=3)
+    inherited, fresh = plan.slimmings()
+    assert inherited
+    assert fresh
+    assert (inherited.reinit, fresh.reinit) == (False, True)
+    assert (inherited.name, fresh.name) == ("magnitude-0.5-distill", "magnitude-0.5-reinit+distill")
+
+
+def test_the_request_names_the_recipe_and_the_steps_that_are_meant() -> None:
+    """Otherwise a newer version, with another recipe or default, would take an older one's backbone for its own."""
+    meant, said = (Slimming(ratio=0.5, recovering=Recovering("distill", steps)).asked(0) for steps in (None, 1500))
+    assert meant == said
+    other = Slimming(ratio=0.5, recovering=Recovering("distill", 7)).asked(0)
+    assert other != meant
+    assert meant["recovering"][1]["crop"] == 224

@@ -240,7 +240,7 @@ def _target(given: Mapping[str, str | None]) -> Target | None:
 def _goal(ratio: float | None, drop: float | None, targets: Mapping[str, str | None]) -> str:
     """What was asked for, as part of a file's name: p50, drop0.01, params700k, macs25pct."""
     if ratio is not None:
-        return f"p{round(ratio * 100):02d}"
+        return f"p{100 * ratio:.4g}"
     if drop is not None:
         return f"drop{drop:g}"
     return next(f"{kind}{text}" for kind, text in targets.items() if text).replace("%", "pct").replace(" ", "")
