@@ -100,7 +100,7 @@ class SweepPlan:
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)
         one_shot = self.one_shot and method.penalty is not None
-        reinit, _, after = recover.rpartition(REINIT)
+        _, reinit, after = recover.rpartition(REINIT)
         return Slimming(
             method=name,
             ratio=ratio,

@@ -13,7 +13,7 @@ import torch
 
 import compress
 from anomaly import Category
-from compress import Backbone, CompressError, pruning
+from compress import RECOVERIES, Backbone, CompressError, pruning
 from compress.backbone import Pruning
 from pipelines import sweep as sweep_module
 from pipelines.results import Row
@@ -264,8 +264,8 @@ def test_the_control_with_fresh_weights_is_a_row_of_its_own() -> None:
 
 def test_the_request_names_the_recipe_and_the_steps_that_are_meant() -> None:
     """Otherwise a newer version, with another recipe or default, would take an older one's backbone for its own."""
-    meant, said = (Slimming(ratio=0.5, recovering=Recovering("distill", steps)).asked(0) for steps in (None, 1500))
+    meant, said = (Slimming(ratio=0.5, recovering=Recovering("distill", steps)).asked(0) for steps in (None, RECOVERIES["distill"].steps))
     assert meant == said
     other = Slimming(ratio=0.5, recovering=Recovering("distill", 7)).asked(0)
     assert other != meant
-    assert meant["recovering"][1]["crop"] == 224
+    assert meant["recovering"][1]["crop"] == RECOVERIES["distill"].recipe.crop
