@@ -264,8 +264,11 @@ def test_the_control_with_fresh_weights_is_a_row_of_its_own() -> None:
 
 def test_the_request_names_the_recipe_and_the_steps_that_are_meant() -> None:
     """Otherwise a newer version, with another recipe or default, would take an older one's backbone for its own."""
-    meant, said = (Slimming(ratio=0.5, recovering=Recovering("distill", steps)).asked(0) for steps in (None, RECOVERIES["distill"].steps))
+    default = RECOVERIES["distill"]
+    meant, said = (
+        Slimming(ratio=0.5, recovering=Recovering("distill", steps)).asked(0) for steps in (None, default.steps)
+    )
     assert meant == said
     other = Slimming(ratio=0.5, recovering=Recovering("distill", 7)).asked(0)
     assert other != meant
-    assert meant["recovering"][1]["crop"] == RECOVERIES["distill"].recipe.crop
+    assert meant["recovering"][1]["crop"] == default.recipe.crop
