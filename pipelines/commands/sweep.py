@@ -51,9 +51,8 @@ def sweep(
         typer.Option(
             "--recover",
             "--recovers",
-            help="none, distill, finetune, bn, or reinit+distill (fresh weights: a control), comma-separated: each cut is "
-            "run with each. "
-            "Default: none,distill if --images are given, else none.",
+            help="none, distill, finetune, bn or reinit+distill (fresh weights, a control), comma-separated: each cut "
+            "is run with each. Default: none,distill if --images are given, else none.",
         ),
     ] = None,
     images: ImageFolders = None,
