@@ -82,15 +82,16 @@ def prune(
     penalty = None if one_shot else find_method(method).penalty
     trained = 0
 
-    def ranked(network: Backbone) -> Ranking:
+    def ranked(network: Backbone, coming: float | None = None) -> Ranking:
         plain = None if labelled else images
-        return rank(network, method=method, rule=rule, seed=seed, images=plain, regions=regions, track=track)
+        return rank(
+            network, method=method, rule=rule, seed=seed, images=plain, regions=regions, ratio=coming, track=track
+        )
 
     def made_sparse(network: Backbone, now: float, full: Mapping[str, int]) -> Ranking:
         nonlocal trained
-        ranking = ranked(network)
-        if not full:
-            ranking.removals(share)  # a ratio that empties a layer is refused before anything is trained
+        # A ratio that empties a layer is refused before images are read or anything is trained.
+        ranking = ranked(network, None if full else share)
         if penalty is None or images is None:
             return ranking
         trained += 1

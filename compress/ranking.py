@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,21 @@ from compress.progress import Track, quiet
 from compress.selection import Rule, prunable, select
 from compress.silence import check_cut
 
+# As the largest share that a group may lose: whatever the ratio, one channel stays.
+_ALL_BUT_ONE = math.nextafter(1.0, 0.0)
+
+
+def method_name(name: str) -> str:
+    """The key in `METHODS` of a name or alias: `bn` is `batch_norm`.
+
+    Raises:
+        CompressError: there is no such method.
+    """
+    name = ALIASES.get(name, name)
+    if name not in METHODS:
+        raise unknown("method", name, METHODS, "compress methods lists them")
+    return name
+
 
 def find_method(name: str) -> Method:
     """The method of that name or alias.
@@ -28,10 +44,7 @@ def find_method(name: str) -> Method:
     Raises:
         CompressError: there is none.
     """
-    name = ALIASES.get(name, name)
-    if name not in METHODS:
-        raise unknown("method", name, METHODS, "compress methods lists them")
-    return METHODS[name]
+    return METHODS[method_name(name)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Ranking:
         groups: the prunable groups of the part that the detector runs, with the layers of `backbone.trunk`.
         scores: per group (group.size,); the least go first.
         tail: groups wholly past the last tap. They have no trained weights: which of their channels go
-            is all the same, and how many follows the ratio.
+            is all the same, and how many follows the ratio, except that one always stays.
     """
 
     backbone: Backbone
@@ -56,7 +69,7 @@ class Ranking:
     def removals(self, ratio: float, *, full: Mapping[str, int] | None = None) -> dict[str, list[int]]:
         """Channels that go at `ratio`, by the root of their group; `full` as in `compress.selection.select`."""
         chosen = select(self.groups, self.scores, ratio, self.rule, full=full)
-        level = replace(self.rule, scope="local")
+        level = replace(self.rule, scope="local", max_layer_ratio=self.rule.max_layer_ratio or _ALL_BUT_ONE)
         chosen += select(self.tail, [torch.zeros(group.size) for group in self.tail], ratio, level, full=full)
         roots = [group.root for group in (*self.groups, *self.tail)]
         return dict(zip(roots, chosen, strict=True))
@@ -88,17 +101,25 @@ def rank(
     seed: int = 0,
     images: Sequence[Tensor] | None = None,
     regions: Regions | None = None,
+    ratio: float | None = None,
     track: Track = quiet,
 ) -> Ranking:
-    """Score the channels of `backbone` by `method` (see `prune`)."""
-    chosen = find_method(method)
-    check_images(ALIASES.get(method, method), chosen.reads, images, regions)
+    """Score the channels of `backbone` by `method` (see `prune`).
+
+    Args:
+        ratio: of the cut to come, if it is known: one that empties a layer is refused before any image is read.
+    """
+    method = method_name(method)
+    chosen = METHODS[method]
+    check_images(method, chosen.reads, images, regions)
     rule = rule or Rule(scope=chosen.scope)
     groups, tail = channel_groups(backbone, rule)
+    if ratio is not None:
+        select(groups, [torch.zeros(group.size) for group in groups], ratio, rule)
     evidence = gather(chosen.reads, backbone, groups, seed=seed, images=images or (), regions=regions, track=track)
     with torch.no_grad():
         scores = [chosen.score(group, evidence).cpu() for group in groups]
-    return Ranking(backbone, ALIASES.get(method, method), rule, seed, tuple(groups), tuple(scores), tuple(tail))
+    return Ranking(backbone, method, rule, seed, tuple(groups), tuple(scores), tuple(tail))
 
 
 def channel_groups(backbone: Backbone, rule: Rule | None = None) -> tuple[list[ChannelGroup], list[ChannelGroup]]:

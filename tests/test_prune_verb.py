@@ -300,3 +300,14 @@ def test_a_sparse_phase_without_images_is_refused_unless_it_is_left_out(method: 
 def test_the_one_shot_cut_is_by_the_scores_of_the_network_as_it_is(dense: Backbone) -> None:
     slim = compress.prune(dense, ratio=0.5, method="group_norm", one_shot=True)
     assert same(slim, rank(dense, method="group_norm").cut(0.5))
+
+
+@pytest.mark.parametrize("method", ["lcp", "taylor"])
+def test_a_ratio_that_empties_a_layer_is_refused_before_images_are_read(
+    method: str, dense: Backbone, photographs: list[Tensor]
+) -> None:
+    def track(steps: object, title: str, count: int) -> Any:
+        raise AssertionError(f"{title} were gathered")
+
+    with pytest.raises(CompressError, match=r"ratio 0\.99 would leave none of the 8 channels"):
+        compress.prune(dense, ratio=0.99, method=method, images=photographs, track=track)

@@ -13,7 +13,7 @@ from torch import nn
 import compress
 from compress import CompressError
 from compress.channel_groups import ChannelGroup, Member
-from compress.ranking import channel_groups
+from compress.ranking import channel_groups, method_name, rank
 from compress.selection import SCOPES, Rule, select
 
 
@@ -244,3 +244,19 @@ def test_refusals() -> None:
 def test_a_limit_saves_narrow_groups() -> None:
     """Ratio 0.9 of 8 channels leaves none; a limit of 0.95 leaves one."""
     assert _kept([_group("a", 8)], select([_group("a", 8)], [torch.rand(8)], 0.9, Rule(max_layer_ratio=0.95))) == [1]
+
+
+def test_what_lies_past_the_last_tap_refuses_no_ratio() -> None:
+    """Its narrowest group has 16 channels; those of the trained part have rounding, a limit or a scope to save them."""
+    dense = compress.create_backbone("mobilenet_v3_small", weights="none", taps=["features.1", "features.2"])
+    ranking = rank(dense, method="magnitude", rule=Rule("global"))
+    gone = ranking.removals(0.999)
+    assert ranking.tail
+    assert all(len(gone[group.root]) == group.size - 1 for group in ranking.tail if group.size < 1000)
+    assert ranking.cut(0.999).spec.pruning is not None
+
+
+def test_a_method_has_one_name() -> None:
+    assert (method_name("bn"), method_name("batch_norm"), method_name("lcp")) == ("batch_norm", "batch_norm", "lcp")
+    with pytest.raises(CompressError, match="did you mean lcp"):
+        method_name("lpc")
