@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.backbone import Backbone
+from compress.channel_statistics import RunningStatistics
 from compress.errors import CompressError
 
 LEAST_STRIDE = 4  # the stem's map, at stride 2, is a quarter of all positions or more, and says little
@@ -99,6 +100,9 @@ def _counted(teacher: Backbone, stages: Sequence[str], images: Tensor) -> tuple[
 
 @torch.no_grad()
 def _variances(teacher: Backbone, stages: Sequence[str], batches: Sequence[Tensor]) -> list[Tensor]:
-    """Per stage, the variance (channels,) of each channel over all batches and positions."""
-    every = [[found.double() for found in teacher.stage_maps(images, stages)] for images in batches]
-    return [torch.cat(maps).var((0, 2, 3)).float() for maps in zip(*every, strict=True)]
+    """Per stage, the population variance (channels,) of each channel over all batches and positions."""
+    running = [RunningStatistics() for _ in stages]
+    for images in batches:
+        for statistics, found in zip(running, teacher.stage_maps(images, stages), strict=True):
+            statistics.add(found.permute(0, 2, 3, 1).flatten(0, 2))
+    return [statistics.result().variance.float().to(batches[0].device) for statistics in running]
