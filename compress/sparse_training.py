@@ -54,8 +54,8 @@ def train_sparse(
         steps, recipe, seed, device, checkpoint, track, report: see `compress.training.Run` and `Recipe`.
 
     Raises:
-        DivergedError: the loss is not finite. No half-trained backbone is handed over: the given one is as it was, and a
-            checkpoint holds the last check.
+        DivergedError: the loss is not finite. No half-trained backbone is handed over: `backbone` is as it was, and the
+            checkpoint, if there is one, holds the last check.
         CompressError: the images will not do.
     """
     run = Run(steps, replace(recipe, holdout=0.0), seed, device, checkpoint, track, report)

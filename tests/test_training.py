@@ -305,7 +305,9 @@ def test_a_loss_that_is_no_number_stops_the_training_and_loses_nothing(tmp_path:
     def breaks(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
         return student.loss(images, labels, progress) * (float("nan") if progress >= 9 / 12 else 1.0)
 
-    with pytest.raises(DivergedError, match=r"not finite at step 9 of 12: lower the learning rate \(0.01\)") as caught:
+    with pytest.raises(
+        DivergedError, match=r"not finite at step 9 of 12: lower the learning rate \(0.01\) .*or other images$"
+    ) as caught:
         train(student, breaks, training_set(photographs()), run, request={"verb": "test"}, title="")
     assert caught.value.step in (4, 8)
     assert all(bool(tensor.isfinite().all()) for tensor in caught.value.state.values())
