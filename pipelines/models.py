@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress import Backbone, create_backbone, load_backbone
+from compress.architectures import find_architecture
 from compress.errors import CompressError
 from pipelines.places import find_weights
 
@@ -49,6 +50,18 @@ def parent_of(backbone: Backbone, *, weights: str = "auto") -> Backbone:
             f"({spec.weights.source}): give these with --weights"
         )
     return parent
+
+
+def check_model(model: str) -> None:
+    """Refuse, before other files are read, an artifact or architecture that there is not.
+
+    Raises:
+        CompressError: see above.
+    """
+    if names_a_file(model):
+        load_backbone(model)
+    else:
+        find_architecture(model)
 
 
 def names_a_file(model: str) -> bool:

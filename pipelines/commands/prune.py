@@ -151,7 +151,7 @@ def prune(
     from compress.selection import Rule
     from pipelines.data import open_categories
     from pipelines.drop_search import check_drop
-    from pipelines.models import names_a_file, open_model
+    from pipelines.models import check_model, names_a_file, open_model
     from pipelines.profile import history, sizes
     from pipelines.slimming import NO_RECOVERY, Recovering, Slimming, forget, keeping_last_good
     from pipelines.within_drop import slim_within_drop, told
@@ -198,10 +198,11 @@ def prune(
     file = require_writable(output or Path(f"{stem}-{_goal(ratio, max_auroc_drop, targets)}.safetensors"))
     # An artifact has its own weights: what is given beside one that its parent is to teach is the parent's.
     own = "auto" if names_a_file(arch) and request.recovering and request.recovering.taught else weights
-    backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
+    check_model(arch)
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
+        backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
         teacher = request.recovering.teacher(backbone, weights) if request.recovering else backbone
         with keeping_last_good(file):
             if max_auroc_drop is None:
