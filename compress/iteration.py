@@ -47,6 +47,6 @@ def prune_in_steps(
         ranking = rank(slim if step == 1 else recover(slim), share, full)
         full = full or {group.root: group.size for group in (*ranking.groups, *ranking.tail)}
         slim = ranking.cut(share, full=full)
-    if slim.spec.pruning is not None:  # the cuts have recorded their shares of `backbone`, which may be slim itself
-        slim.spec = replace(slim.spec, pruning=replace(slim.spec.pruning, ratio=1 - (1 - before) * (1 - ratio)))
+        if slim.spec.pruning is not None:  # the cut has recorded its share of `backbone`, which may be slim itself
+            slim.spec = replace(slim.spec, pruning=replace(slim.spec.pruning, ratio=1 - (1 - before) * (1 - share)))
     return slim

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from compress.iteration import prune_in_steps
 from compress.latency import measure_latency
 from compress.ranking import Ranking, rank
 from compress.selection import Rule
-from compress.targets import QUANTITIES, Target, find_ratio
+from compress.targets import QUANTITIES, Target, find_ratio, longest_bytes
 
 
 @pytest.fixture(scope="module")
@@ -211,10 +213,42 @@ def _shapes(backbone: Backbone) -> dict[str, torch.Size]:
 
 def test_cuts_in_steps_of_what_is_slim_already(small: Backbone) -> None:
     half = compress.prune(small, ratio=0.5)
-    slim = prune_in_steps(half, ratio=0.4, steps=2, rank=_by_magnitude, recover=lambda backbone: backbone)
+    between: list[float] = []
+
+    def recover(backbone: Backbone) -> Backbone:
+        assert backbone.spec.pruning is not None
+        between.append(backbone.spec.pruning.ratio)
+        return backbone
+
+    slim = prune_in_steps(half, ratio=0.4, steps=2, rank=_by_magnitude, recover=recover)
+    assert between == [pytest.approx(1 - 0.5 * 0.6**0.5)]
     assert _shapes(slim) == _shapes(compress.prune(half, ratio=0.4))
     assert slim.spec.pruning is not None
     assert slim.spec.pruning.ratio == pytest.approx(0.7)
     assert artifact_bytes(slim) < artifact_bytes(half)
     with pytest.raises(CompressError, match="0 cuts prune nothing"):
         prune_in_steps(half, ratio=0.4, steps=0, rank=_by_magnitude, recover=lambda backbone: backbone)
+
+
+@pytest.mark.parametrize(("options", "steps"), [({}, 123_456), ({"cuts": 2}, 7), ({"rule": Rule("global")}, 1500)])
+def test_a_size_is_met_after_recovery_too(small: Backbone, options: dict[str, Any], steps: int) -> None:
+    """The file of the cut alone is a few kilobytes below what it may be."""
+    slim = compress.prune(small, target=Target.parse("size", "600kB"), **options)
+    assert slim.spec.pruning is not None
+    done = replace(slim.spec.pruning, recover="reinit+bn+distill+finetune", recover_steps=steps, sparse_steps=steps)
+    before = artifact_bytes(slim)
+    slim.spec = replace(slim.spec, pruning=done)
+    assert 0.97 * 6e5 < before < artifact_bytes(slim) <= 6e5
+
+
+def test_the_longest_record_is_longer_than_that_of_any_channels(small: Backbone) -> None:
+    """Those with the highest numbers stay in the one cut and go in the other."""
+    ranking = rank(small, method="magnitude")
+    sizes = {}
+    for sign in (1, -1):
+        scores = tuple(sign * torch.arange(group.size).float() for group in ranking.groups)
+        slim = replace(ranking, scores=scores).cut(0.5)
+        sizes[artifact_bytes(slim)] = longest_bytes(slim)
+    assert len(sizes) == 2
+    assert len(set(sizes.values())) == 1
+    assert max(sizes) < min(sizes.values()) < 1.01 * max(sizes)
