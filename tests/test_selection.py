@@ -247,7 +247,7 @@ def test_a_limit_saves_narrow_groups() -> None:
 
 
 def test_what_lies_past_the_last_tap_refuses_no_ratio() -> None:
-    """Its narrowest group has 16 channels; those of the trained part have rounding, a limit or a scope to save them."""
+    """Its narrowest group has 24 channels; in those of the trained part scope global leaves one."""
     dense = compress.create_backbone("mobilenet_v3_small", weights="none", taps=["features.1", "features.2"])
     ranking = rank(dense, method="magnitude", rule=Rule("global"))
     gone = ranking.removals(0.999)
