@@ -13,9 +13,8 @@ from typing import Any
 from anomaly.progress import Track, quiet
 from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
 from compress.errors import CompressError, unknown
-from compress.importance import ALIASES
 from compress.pruning import SPARSE_STEPS, check_request
-from compress.ranking import find_method
+from compress.ranking import find_method, method_name
 from compress.selection import Rule, check_ratio
 from compress.sparse_training import RECIPE as SPARSE_RECIPE
 from compress.targets import Target
@@ -134,8 +133,7 @@ class Slimming:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        find_method(self.method)
-        object.__setattr__(self, "method", ALIASES.get(self.method, self.method))  # one name, one result
+        object.__setattr__(self, "method", method_name(self.method))  # one name, one result
         if self.ratio is not None:
             check_ratio(self.ratio)
 
