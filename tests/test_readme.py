@@ -102,7 +102,11 @@ def test_every_command_and_option_exists(document: str) -> None:
     for name, *words in typed:
         if name.isupper():  # a placeholder
             continue
-        options = {option for parameter in known.commands[name].params for option in parameter.opts}
+        options = {
+            option
+            for parameter in known.commands[name].params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert options.issuperset(word for word in words if word.startswith("-")), (name, words)
     for name in {name for name, *_ in typed if not name.isupper()}:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
