@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
 from anomaly.images import load_batches, load_image, load_mask
@@ -35,6 +37,26 @@ class DetectorSettings:
     seed: int = 0
     timing: bool = False
 
+    def fit(self, backbone: Backbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
+        """PatchCore with `backbone`, fitted on good images."""
+        detector = PatchCore(
+            backbone,
+            mean=backbone.mean,
+            std=backbone.std,
+            coreset=self.coreset,
+            bank_size=self.bank_size,
+            seed=self.seed,
+        )
+        return detector.fit(samples, track=track)
+
+
+def score(detector: PatchCore, batches: Iterable[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Image scores (N,) and anomaly maps (N, 224, 224) of uint8 batches, in their order."""
+    predictions = [detector.predict(batch) for batch in batches]
+    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
+    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+    return scores, maps
+
 
 def evaluate(
     backbone: Backbone,
@@ -54,18 +76,9 @@ def evaluate(
     machine.restart_peak()
     # Masks first: a bad one should be refused before the long work, not after it.
     masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
-    detector = PatchCore(
-        backbone,
-        mean=backbone.mean,
-        std=backbone.std,
-        coreset=settings.coreset,
-        bank_size=settings.bank_size,
-        seed=settings.seed,
-    ).fit(category.train, track=track)
+    detector = settings.fit(backbone, category.train, track=track)
     steps = -(-len(category.test) // BATCH)
-    predictions = [detector.predict(batch) for batch in track(load_batches(category.test, BATCH), "test", steps)]
-    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
-    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+    scores, maps = score(detector, track(load_batches(category.test, BATCH), "test", steps))
     labels = np.array([sample.is_defective for sample in category.test])
     metrics = evaluate_scores(labels, scores, masks, maps)
     if masks is not None and not masks.any():

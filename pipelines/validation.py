@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly import Category, PatchCore, auroc, load_batches
+from anomaly import Category, auroc, load_batches
 from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.synthetic_defects import paint_defects
 from compress import Backbone
 from compress.errors import CompressError
-from pipelines.evaluate import DetectorSettings
+from pipelines.evaluate import DetectorSettings, score
 
 HELD_OUT_SHARE = 0.2
 HELD_OUT = (8, 100)  # images, at least and at most
@@ -81,19 +81,10 @@ def validation_auroc(
     and so does, less, the loss of one backbone against another: on magnetic tile a dense ResNet-18 had an image AUROC
     of 0.848 to 0.883 with four seeds, and lost 0.073 to 0.093 when 0.3 of its channels went.
     """
-    detector = PatchCore(
-        backbone,
-        mean=backbone.mean,
-        std=backbone.std,
-        coreset=settings.coreset,
-        bank_size=settings.bank_size,
-        seed=settings.seed,
-    ).fit(split.fit, track=track)
+    detector = settings.fit(backbone, split.fit, track=track)
     images = torch.cat([split.good, split.defective])
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    predictions = [detector.predict(batch) for batch in track(batches, "validation", len(batches))]
-    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
-    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+    scores, maps = score(detector, track(batches, "validation", len(batches)))
     labels = np.arange(len(images)) >= len(split.good)
     masks = torch.cat([torch.zeros(split.good[:, 0].shape, dtype=torch.bool), split.masks]).numpy()
     return ValidationAuroc(auroc(labels, scores), auroc(masks, maps))
