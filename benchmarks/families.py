@@ -4,7 +4,7 @@
 
 One small member of each family is built with random weights, every norm, bias and scale randomised,
 and pruned at 0.5. `compress.prune` itself proves that each stage's map is what is left of the dense one
-(`compress.silence`); here the slim network is also run whole, saved, loaded, and its maps compared bit for bit.
+(`compress.graph.silence`); here the slim network is also run whole, saved, loaded, and its maps compared bit for bit.
 A network that takes longer than the limit, in seconds, is stopped and recorded as such.
 """
 
@@ -24,7 +24,7 @@ import torch
 import compress
 from compress import ARCHITECTURES, CompressError
 from compress.backbone import whole_network
-from compress.ranking import left_whole
+from compress.pruning import left_whole
 
 FAMILIES = {
     "BotNet": "botnet26t_256",

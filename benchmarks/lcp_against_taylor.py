@@ -27,12 +27,12 @@ from torch import Tensor
 
 import compress
 from compress import Backbone
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance import METHODS, Evidence
 from compress.importance.activations import BATCH, collect_statistics
 from compress.importance.batches import LEAST
 from compress.importance.gradients import collect_taylor
-from compress.ranking import channel_groups
+from compress.pruning import channel_groups
 from pipelines import machine
 from pipelines.image_sets import open_images
 from pipelines.models import open_model

@@ -11,11 +11,11 @@ from typing import TypeVar
 import pandas as pd
 from torch import Tensor
 
-import compress.sensitivity
 from anomaly import open_dataset
 from anomaly.progress import Track, quiet
 from compress import Backbone, CompressError
 from compress.files import atomic_write
+from compress.pruning.sensitivity import sensitivity
 from pipelines.console import note
 from pipelines.image_sets import open_images
 from pipelines.places import cache_folder
@@ -45,10 +45,8 @@ def measure(
     seed: int,
     track: Track = quiet,
 ) -> list[GroupCut]:
-    """`compress.sensitivity.sensitivity` in the terms of `reports`."""
-    rows = compress.sensitivity.sensitivity(
-        backbone, images=images, method=method, ratios=ratios, seed=seed, track=track
-    )
+    """`compress.pruning.sensitivity.sensitivity` in the terms of `reports`."""
+    rows = sensitivity(backbone, images=images, method=method, ratios=ratios, seed=seed, track=track)
     names = [field.name for field in dataclasses.fields(GroupCut)]
     return [GroupCut(**{name: getattr(row, name) for name in names}) for row in rows]
 

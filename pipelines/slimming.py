@@ -13,13 +13,9 @@ from typing import Any
 from anomaly.progress import Track, quiet
 from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
 from compress.errors import CompressError, unknown
-from compress.pruning import SPARSE_STEPS, check_request
-from compress.ranking import find_method, method_name
-from compress.selection import Rule, check_ratio
-from compress.sparse_training import RECIPE as SPARSE_RECIPE
-from compress.targets import Target
-from compress.training import Report, Run, find_device
-from compress.training_set import TrainingSet
+from compress.pruning import SPARSE_STEPS, Rule, Target, check_ratio, check_request, find_method, method_name
+from compress.pruning.sparse_training import RECIPE as SPARSE_RECIPE
+from compress.training import Report, Run, TrainingSet, find_device
 from pipelines.image_sets import ImageSet, LabelledImages
 from pipelines.models import parent_of
 

@@ -13,9 +13,7 @@ from anomaly.coreset import check_bank_request
 from compress import RECOVERIES
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
-from compress.pruning import SPARSE_STEPS
-from compress.ranking import find_method
-from compress.selection import Rule
+from compress.pruning import SPARSE_STEPS, Rule, find_method
 from pipelines.slimming import NO_RECOVERY, Recovering, Slimming
 
 if sys.version_info >= (3, 11):

@@ -11,7 +11,7 @@ from anomaly import Category
 from anomaly.progress import Track, quiet
 from compress import Backbone
 from compress.errors import CompressError
-from compress.ranking import channel_groups
+from compress.pruning import channel_groups
 from compress.training import Report
 from pipelines.drop_search import DropSearch, check_drop, largest_ratio_within_drop
 from pipelines.evaluate import DetectorSettings

@@ -14,8 +14,9 @@ from PIL import Image
 
 import compress
 from anomaly.datasets.generated import generate
-from compress import RECOVERIES, Recipe, pruning
-from compress.sparse_training import train_sparse
+from compress import RECOVERIES, Recipe
+from compress.pruning import procedure
+from compress.pruning.sparse_training import train_sparse
 
 torch.set_num_threads(2)
 
@@ -61,7 +62,7 @@ def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Recipe(lr=1e-3, batch=4, crop=64, warm_up=2, holdout=0.0, check_every=2)
     for name in ("distill", "finetune"):
         monkeypatch.setitem(RECOVERIES, name, dataclasses.replace(RECOVERIES[name], recipe=small))
-    monkeypatch.setattr(pruning, "train_sparse", functools.partial(train_sparse, recipe=small))
+    monkeypatch.setattr(procedure, "train_sparse", functools.partial(train_sparse, recipe=small))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from compress import CompressError
 from compress.channel_statistics import ChannelStatistics, RunningStatistics
 from compress.importance.activations import collect_statistics
 from compress.importance.batches import batches
-from compress.ranking import channel_groups
+from compress.pruning import channel_groups
 
 Images = list[Tensor]
 

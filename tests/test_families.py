@@ -10,8 +10,8 @@ import torch
 import compress
 from compress import CompressError
 from compress.backbone import Backbone, whole_network
-from compress.ranking import left_whole
-from compress.silence import check_cut
+from compress.graph import check_cut
+from compress.pruning import left_whole
 
 # One small member of each kind of wiring; benchmarks/families.py has all families.
 SOUND = {

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 import compress
 from compress import CompressError
 from compress.precision import bfloat16_pays
-from compress.sensitivity import sensitivity
-from compress.training_set import TrainingSet
+from compress.pruning.sensitivity import sensitivity
+from compress.training import TrainingSet
 
 IMAGES = [torch.zeros(3, 40, 40, dtype=torch.uint8)] * 8
 

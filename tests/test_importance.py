@@ -15,14 +15,13 @@ from torch import Tensor, nn
 import compress
 from compress import METHODS, CompressError
 from compress.backbone import whole_network
-from compress.channel_groups import ChannelGroup, MapMember, Member
 from compress.channel_statistics import ChannelStatistics
+from compress.graph import ChannelGroup, MapMember, Member
 from compress.importance import Evidence
 from compress.importance.batches import batches
 from compress.importance.filter_norms import filter_norms
 from compress.importance.gradients import collect_taylor
-from compress.pruning import check_request
-from compress.ranking import channel_groups, rank
+from compress.pruning import channel_groups, check_request, rank
 
 NONE = Evidence(torch.Generator())
 
@@ -376,7 +375,7 @@ def test_images_are_asked_for_before_any_work(
     def refuse(*arguments: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr("compress.ranking.channel_groups", refuse)
+    monkeypatch.setattr("compress.pruning.ranking.channel_groups", refuse)
     backbone: Any = None
     with pytest.raises(CompressError, match=rf"method {method} reads \w+, for which it needs images: give at least 8"):
         compress.prune(backbone, ratio=0.5, method=method)

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 import compress
 from compress import METHODS, Backbone, CompressError
-from compress import pruning as verb
 from compress.backbone import Pruning
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance import Penalty
-from compress.pruning import check_request
-from compress.ranking import rank
-from compress.selection import Rule
-from compress.targets import QUANTITIES, Target
+from compress.pruning import Rule, Target, check_request, rank
+from compress.pruning import procedure as verb
+from compress.pruning.targets import QUANTITIES
 
 SPARSE = sorted(name for name, method in METHODS.items() if method.penalty)
 

@@ -14,10 +14,11 @@ import compress
 from compress import ARCHITECTURES, METHODS, CompressError
 from compress.architectures import find_architecture
 from compress.backbone import whole_network
-from compress.channel_groups import ChannelGraph, ChannelGroup, Member
+from compress.graph import ChannelGraph, ChannelGroup, Member
 from compress.importance import Evidence
 from compress.importance.magnitude import magnitude
-from compress.selection import Rule, lowest
+from compress.pruning import Rule
+from compress.pruning.selection import lowest
 
 IMAGES = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 PHOTOGRAPHS = [torch.full((3, 32, 32), 20 * shade, dtype=torch.uint8) for shade in range(8)]

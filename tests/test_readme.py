@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import compress
 from compress.augment import SCALE
-from compress.training_set import HELD_OUT
+from compress.training.training_set import HELD_OUT
 from pipelines.cli import app
 from reports import Run, render
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 import compress
 from compress import RECOVERIES, Backbone, CompressError, Recipe, RecoveryError
 from compress.backbone import assemble
-from compress.ranking import channel_groups
+from compress.pruning import channel_groups
+from compress.pruning.sparse_training import train_sparse
 from compress.recovery.distillation import distance_to, training_set
-from compress.sparse_training import train_sparse
-from compress.stage_distance import StageDistance
-from compress.training import Run
+from compress.training import Run, StageDistance
 
 SMALL = Recipe(lr=2e-3, batch=4, crop=64, warm_up=2, check_every=5, patience=50)
 
@@ -320,7 +319,7 @@ def test_a_sparse_phase_silences_what_its_penalty_presses_down(
     before = tensors(dense)
     seen: list[float] = []
 
-    def make_penalty(own: list[compress.channel_groups.ChannelGroup]) -> compress.importance.Penalty:
+    def make_penalty(own: list[compress.graph.ChannelGroup]) -> compress.importance.Penalty:
         group = next(group for group in own if group.root == pressed.root)
         ((_, norm),) = group.norms()
         assert norm is not dense.trunk.get_submodule("layer1.0.bn1")

@@ -12,9 +12,9 @@ from torch import nn
 
 import compress
 from compress import CompressError
-from compress.channel_groups import ChannelGroup, Member
-from compress.ranking import channel_groups, method_name, rank
-from compress.selection import SCOPES, Rule, select
+from compress.graph import ChannelGroup, Member
+from compress.pruning import Rule, channel_groups, method_name, rank
+from compress.pruning.selection import SCOPES, select
 
 
 def _group(root: str, size: int, blocks: int = 1, kernel: int = 3) -> ChannelGroup:

@@ -15,7 +15,7 @@ import compress
 from anomaly.datasets.mvtec import read_mvtec
 from compress import Backbone, CompressError
 from compress.augment import centre_view
-from compress.sensitivity import Sensitivity, sensitivity
+from compress.pruning.sensitivity import Sensitivity, sensitivity
 from pipelines import sensitivity as pipeline
 from pipelines.cli import app
 from reports import ReportError

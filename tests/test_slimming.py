@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 import compress
 from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
-from compress.selection import Rule
-from compress.targets import Target
+from compress.pruning import Rule, Target
 from pipelines import slimming as module
 from pipelines.image_sets import open_images, open_labelled_images
 from pipelines.models import parent_of

@@ -13,8 +13,9 @@ import torch
 
 import compress
 from anomaly import Category
-from compress import RECOVERIES, Backbone, CompressError, pruning
+from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
+from compress.pruning import procedure
 from pipelines import sweep as sweep_module
 from pipelines.results import Row
 from pipelines.slimming import Recovering, Slimming
@@ -67,13 +68,13 @@ def plan(tiny_dataset: Path, photographs: Path) -> SweepPlan:
 def phases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps of each sparse phase that was run."""
     seen: list[int] = []
-    train_sparse: Callable[..., Backbone] = pruning.train_sparse
+    train_sparse: Callable[..., Backbone] = procedure.train_sparse
 
     def counted(*arguments: Any, **options: Any) -> Backbone:
         seen.append(options["steps"])
         return train_sparse(*arguments, **options)
 
-    monkeypatch.setattr(pruning, "train_sparse", counted)
+    monkeypatch.setattr(procedure, "train_sparse", counted)
     return seen
 
 

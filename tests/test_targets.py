@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import compress
 from compress import Backbone, CompressError
-from compress import targets as targets_module
 from compress.artifact import artifact_bytes
-from compress.iteration import prune_in_steps
-from compress.latency import measure_latency
-from compress.ranking import Ranking, rank
-from compress.selection import Rule
-from compress.targets import QUANTITIES, Target, find_ratio, longest_bytes
+from compress.pruning import Rule, Target, rank
+from compress.pruning import targets as targets_module
+from compress.pruning.iteration import prune_in_steps
+from compress.pruning.latency import measure_latency
+from compress.pruning.ranking import Ranking
+from compress.pruning.targets import QUANTITIES, find_ratio, longest_bytes
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from compress import CompressError, Recipe
 from compress.augment import centre_view, industrial, random_crop
-from compress.checkpoint import read_checkpoint, write_checkpoint
-from compress.training import DivergedError, Outcome, Report, Run, find_device, train
-from compress.training_set import TrainingSet
+from compress.training import DivergedError, Outcome, Report, Run, TrainingSet, find_device, train
+from compress.training.checkpoint import read_checkpoint, write_checkpoint
 
 SMALL = Recipe(lr=1e-2, batch=4, crop=32, warm_up=2, check_every=4, patience=50)
 

@@ -16,7 +16,7 @@ import compress
 from anomaly.datasets.generated import generate
 from compress import RECOVERIES
 from compress.backbone import Pruning
-from compress.targets import QUANTITIES
+from compress.pruning.targets import QUANTITIES
 from pipelines import within_drop
 from pipelines.cli import app
 from pipelines.validation import ValidationSplit

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance.batch_norm import batch_norm, batch_norm_penalty
 from compress.importance.evidence import Evidence
 from compress.importance.group_norm import group_norm, group_norm_penalty
@@ -30,7 +30,7 @@ class Method:
 
     Attributes:
         score: `score(group, evidence)` gives a float tensor of shape (group.size,); least goes first.
-        scope: over what channels are ranked unless the user says otherwise (see `compress.selection`).
+        scope: over what channels are ranked unless the user says otherwise (see `compress.pruning.selection`).
         reads: what the evidence must hold: `weights` alone, `activations`, or `gradients`; the latter
             two are gathered over images.
         penalty: `penalty(groups, removals)` makes the term of the sparse phase from the groups in the network

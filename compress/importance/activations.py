@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.backbone import Backbone
-from compress.channel_groups import ChannelGroup
 from compress.channel_statistics import ChannelStatistics, RunningStatistics
 from compress.errors import CompressError
+from compress.graph import ChannelGroup
 from compress.importance.batches import batches, count, require_enough
 from compress.importance.lcp import consumers
 from compress.importance.regions import Regions, region_batches

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup
 from compress.errors import CompressError
+from compress.graph import ChannelGroup
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms, per_channel
 from compress.importance.penalty import Penalty

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup, Member
+from compress.graph import ChannelGroup, Member
 
 
 def filter_norms(group: ChannelGroup, power: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compress.backbone import Backbone
-from compress.channel_groups import ChannelGroup
 from compress.errors import CompressError
+from compress.graph import ChannelGroup
 from compress.importance.activations import collect_statistics
 from compress.importance.batches import LEAST, require_enough
 from compress.importance.evidence import Evidence

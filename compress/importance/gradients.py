@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.backbone import Backbone
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance.batches import batches, count, require_enough
 from compress.progress import Track, quiet
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.channel_groups import ChannelGroup, Member
+from compress.graph import ChannelGroup, Member
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import per_channel
 from compress.importance.penalty import Penalty

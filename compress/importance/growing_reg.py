@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms
 from compress.importance.penalty import Penalty

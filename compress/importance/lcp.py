@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compress.channel_groups import ChannelGroup, MapMember, Member
 from compress.channel_statistics import ChannelStatistics
+from compress.graph import ChannelGroup, MapMember, Member
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms
 

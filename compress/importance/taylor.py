@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import per_channel
 

@@ -11,8 +11,7 @@ from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.progress import Track, quiet
 from compress.recovery.record import float_copy, record_of, recovered
-from compress.training import Recipe, Run, find_device
-from compress.training_set import TrainingSet
+from compress.training import Recipe, Run, TrainingSet, find_device
 
 ENOUGH = 1024  # images: more move the statistics by less than the choice of images does
 BATCH = 16

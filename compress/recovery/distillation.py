@@ -10,9 +10,7 @@ from torch import Tensor
 from compress.backbone import Backbone
 from compress.progress import Track, quiet
 from compress.recovery.record import digests, float_copy, keeping_last_good, record_of, recovered, require_parent
-from compress.stage_distance import StageDistance
-from compress.training import Recipe, Report, Run, find_device, train
-from compress.training_set import TrainingSet
+from compress.training import Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 
 STEPS = 1500
 RECIPE = Recipe()
@@ -31,7 +29,7 @@ def distill(
     track: Track = quiet,
     report: Report | None = None,
 ) -> Backbone:
-    """A new backbone of `slim`'s structure whose maps are near the teacher's (see `compress.stage_distance`).
+    """A new backbone of `slim`'s structure whose maps are near the teacher's (see `compress.training.stage_distance`).
 
     Any photographs will do, and need no labels: what counts is that they are many and varied.
 

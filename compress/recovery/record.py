@@ -9,10 +9,9 @@ from dataclasses import replace
 import torch
 
 from compress.backbone import Backbone, Pruning, assemble
-from compress.checkpoint import digest_of
 from compress.errors import CompressError
 from compress.networks import State
-from compress.training import DivergedError
+from compress.training import DivergedError, digest_of
 
 
 class RecoveryError(CompressError):

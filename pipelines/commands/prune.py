@@ -23,7 +23,7 @@ from pipelines.commands.options import (
 from pipelines.console import ProgressBars, note, print_line, print_sizes, print_table, refuse_in_one_line
 
 if TYPE_CHECKING:
-    from compress.targets import Target
+    from compress.pruning import Target
 
 _TARGETS = "Targets, instead of a ratio"
 _CUT = "The cut"
@@ -146,9 +146,7 @@ def prune(
     import compress
     from compress import CompressError
     from compress.files import require_writable
-    from compress.pruning import SPARSE_STEPS
-    from compress.ranking import find_method
-    from compress.selection import Rule
+    from compress.pruning import SPARSE_STEPS, Rule, find_method
     from pipelines.data import open_categories
     from pipelines.drop_search import check_drop
     from pipelines.models import check_model, names_a_file, open_model
@@ -228,7 +226,7 @@ def prune(
 def _target(given: Mapping[str, str | None]) -> Target | None:
     """The one target that was given, if any."""
     from compress import CompressError
-    from compress.targets import Target
+    from compress.pruning import Target
 
     targets = [Target.parse(kind, text) for kind, text in given.items() if text is not None]
     if len(targets) > 1:

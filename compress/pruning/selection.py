@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.channel_groups import ChannelGroup
 from compress.errors import CompressError, RatioError, some_of, unknown
+from compress.graph import ChannelGroup
 
 SCOPES = {
     "local": "every group loses the same share of its channels",

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.errors import CompressError
 from compress.files import require_writable
 from compress.networks import State
 from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
-from compress.training_set import TrainingSet
+from compress.training.checkpoint import read_checkpoint, write_checkpoint
+from compress.training.training_set import TrainingSet
 
 Loss = Callable[[Tensor, Tensor | None, float], Tensor]
 """Images (N, 3, S, S), labels (N,) or None, and the share of the steps done, in [0, 1], to a scalar with gradients."""

@@ -12,8 +12,8 @@ from compress.artifact import artifact_bytes
 from compress.backbone import Backbone, create_backbone
 from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError, unknown
-from compress.latency import measure_latency
-from compress.ranking import Ranking
+from compress.pruning.latency import measure_latency
+from compress.pruning.ranking import Ranking
 from compress.recovery import RECOVERIES
 
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}

@@ -10,15 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.backbone import Backbone, assemble
-from compress.channel_groups import ChannelGroup
+from compress.graph import ChannelGroup
 from compress.importance import Penalty
 from compress.progress import Track, quiet
 from compress.recovery.distillation import training_set
 from compress.recovery.finetuning import Classifier, cross_entropy
 from compress.recovery.record import digests, float_copy
-from compress.stage_distance import StageDistance
-from compress.training import Loss, Recipe, Report, Run, find_device, train
-from compress.training_set import TrainingSet
+from compress.training import Loss, Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 
 # The last state counts, not the best: a held-out loss would prefer the state before any channel was silenced.
 RECIPE = Recipe(lr=1e-3, holdout=0.0)
@@ -42,8 +40,8 @@ def train_sparse(
 ) -> Backbone:
     """A new backbone of the same structure, trained under a penalty that drives channels towards silence.
 
-    The loss is the distance of all stage maps to those of `backbone` itself (see `compress.stage_distance`) or, with
-    labels, the cross-entropy of a linear head that is dropped at the end; the penalty is added to it.
+    The loss is the distance of all stage maps to those of `backbone` itself (see `compress.training.stage_distance`)
+    or, with labels, the cross-entropy of a linear head that is dropped at the end; the penalty is added to it.
 
     Args:
         backbone: what is to be pruned. It is left as it is.

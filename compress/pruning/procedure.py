@@ -11,12 +11,12 @@ from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.importance.gathering import check_images
 from compress.importance.regions import Regions
-from compress.iteration import prune_in_steps
 from compress.progress import Track, quiet
-from compress.ranking import Ranking, find_method, rank
-from compress.selection import Rule
-from compress.sparse_training import train_sparse
-from compress.targets import Target, find_ratio
+from compress.pruning.iteration import prune_in_steps
+from compress.pruning.ranking import Ranking, find_method, rank
+from compress.pruning.selection import Rule
+from compress.pruning.sparse_training import train_sparse
+from compress.pruning.targets import Target, find_ratio
 from compress.training import Report
 
 SPARSE_STEPS = 500
@@ -50,7 +50,7 @@ def prune(
     Args:
         backbone: dense or already slimmed; ratios multiply.
         ratio: share of channels to remove, in [0, 1).
-        target: instead of a ratio, what the slim backbone may cost (see `compress.targets`).
+        target: instead of a ratio, what the slim backbone may cost (see `compress.pruning.targets`).
         method: a name in `METHODS`.
         rule: scope and limits of the cut; by default the method's own scope, and no limits.
         images: uint8 RGB (3, H, W) of any sizes, for a method that reads activations or gradients or has a
@@ -59,7 +59,7 @@ def prune(
         regions: where the objects are in each image (see `compress.importance.regions`), for `lcp`.
         one_shot: leave out the sparse phase of `batch_norm`, `growing_reg` or `group_norm`. The record says so.
         sparse_steps: steps of that phase, before each cut.
-        cuts: over how many cuts the ratio is spread (see `compress.iteration`).
+        cuts: over how many cuts the ratio is spread (see `compress.pruning.iteration`).
         recover: called on the backbone between two cuts, not after the last.
         seed, device, track, report: see `compress.training.Run`.
         checkpoint: of the sparse phase; with several cuts each has its own, numbered.

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from compress.architectures import find_architecture
 from compress.backbone import Backbone, Pruning, assemble, whole_network
 from compress.blank import BlankWeights
-from compress.channel_groups import ChannelGraph, ChannelGroup
 from compress.errors import CompressError, unknown
+from compress.graph import ChannelGraph, ChannelGroup, check_cut
 from compress.importance import ALIASES, METHODS, Method
 from compress.importance.gathering import check_images, gather
 from compress.importance.regions import Regions
 from compress.progress import Track, quiet
-from compress.selection import Rule, prunable, select
-from compress.silence import check_cut
+from compress.pruning.selection import Rule, prunable, select
 
 # As the largest share that a group may lose: whatever the ratio, one channel stays.
 _ALL_BUT_ONE = math.nextafter(1.0, 0.0)
@@ -67,7 +66,7 @@ class Ranking:
     tail: tuple[ChannelGroup, ...]
 
     def removals(self, ratio: float, *, full: Mapping[str, int] | None = None) -> dict[str, list[int]]:
-        """Channels that go at `ratio`, by the root of their group; `full` as in `compress.selection.select`."""
+        """Channels that go at `ratio`, by the root of their group; `full` as in `compress.pruning.selection.select`."""
         chosen = select(self.groups, self.scores, ratio, self.rule, full=full)
         level = replace(self.rule, scope="local", max_layer_ratio=self.rule.max_layer_ratio or _ALL_BUT_ONE)
         chosen += select(self.tail, [torch.zeros(group.size) for group in self.tail], ratio, level, full=full)

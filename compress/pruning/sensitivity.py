@@ -14,8 +14,8 @@ from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError
 from compress.image_kinds import require_image, require_sequence
 from compress.progress import Track, quiet
-from compress.ranking import find_method, rank, remove
-from compress.selection import Rule, select
+from compress.pruning.ranking import find_method, rank, remove
+from compress.pruning.selection import Rule, select
 
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _BATCH = 8

@@ -8,8 +8,8 @@ from dataclasses import replace
 from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.progress import Track, quiet
-from compress.ranking import Ranking
-from compress.selection import check_ratio
+from compress.pruning.ranking import Ranking
+from compress.pruning.selection import check_ratio
 
 
 def prune_in_steps(

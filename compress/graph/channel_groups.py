@@ -16,8 +16,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.architectures import Architecture
-from compress.dependencies import dependent, together
 from compress.errors import CompressError
+from compress.graph.dependencies import dependent, together
 
 
 @dataclass(frozen=True)
