@@ -16,7 +16,7 @@ from compress.training import Report
 from pipelines.slimming import Images, Slimming, forget, keeping_last_good, state_file
 
 # Raise it when the same inputs give another backbone, because training or a criterion changed.
-_PROTOCOL = 1
+_PROTOCOL = 2
 
 
 class BackboneStore:

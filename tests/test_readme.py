@@ -140,7 +140,7 @@ def test_the_recipe_is_as_told() -> None:
     assert f"{recipe.holdout:.0%}".replace("%", " %") + " of the images (8 to 64) are held out" in told
     assert f"Every {recipe.check_every} steps" in told
     assert f"finetune`: {compress.RECOVERIES['finetune'].recipe.lr:.0e}".replace("e-0", "e-") in told
-    assert (recipe.patience, HELD_OUT) == (5, (8, 64))
+    assert (recipe.optimizer, recipe.patience, HELD_OUT) == ("muon", 10, (8, 64))
 
 
 def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None:

@@ -195,7 +195,15 @@ def test_the_rate_rises_and_falls() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("lr", 0.0), ("lr", float("nan")), ("batch", 1), ("crop", 16), ("holdout", 1.0), ("patience", 0)],
+    [
+        ("optimizer", "sgd"),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("batch", 1),
+        ("crop", 16),
+        ("holdout", 1.0),
+        ("patience", 0),
+    ],
 )
 def test_a_recipe_outside_its_limits_is_refused(name: str, value: float) -> None:
     with pytest.raises(CompressError, match=f"{name} {value}"):

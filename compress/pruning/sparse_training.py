@@ -19,7 +19,7 @@ from compress.recovery.record import digests, float_copy
 from compress.training import Loss, Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 
 # The last state counts, not the best: a held-out loss would prefer the state before any channel was silenced.
-RECIPE = Recipe(lr=1e-3, holdout=0.0)
+RECIPE = Recipe(optimizer="adamw", lr=1e-3, holdout=0.0)
 
 
 def train_sparse(

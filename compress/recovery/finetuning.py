@@ -17,7 +17,7 @@ from compress.recovery.record import digests, float_copy, keeping_last_good, rec
 from compress.training import Loss, Recipe, Report, Run, train
 
 STEPS = 1500
-RECIPE = Recipe(lr=1e-3, weight_decay=1e-2)
+RECIPE = Recipe(optimizer="adamw", lr=1e-3, weight_decay=1e-2)
 
 
 class Classifier(nn.Module):

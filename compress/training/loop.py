@@ -1,6 +1,6 @@
 """The training loop that recovery and sparse phases share.
 
-AdamW under a warm-up and a cosine; bfloat16 where the machine computes in it; held-out checks; checkpoints from
+Muon or AdamW under a warm-up and a cosine; bfloat16 where the machine computes in it; held-out checks; checkpoints from
 which a killed training goes on to the same weights, bit for bit on a CPU with the same number of threads. (On CUDA
 some gradients are summed in no fixed order, so that weights agree to rounding.)
 """
@@ -25,6 +25,7 @@ from compress.networks import State
 from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 from compress.training.checkpoint import read_checkpoint, write_checkpoint
+from compress.training.optimizer import OPTIMIZERS, Optimizer
 from compress.training.training_set import TrainingSet
 
 Loss = Callable[[Tensor, Tensor | None, float], Tensor]
@@ -39,28 +40,31 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        lr: of AdamW, at its peak; above 0.
+        optimizer: `muon` or `adamw`, see `compress.training.optimizer`.
+        lr: at its peak; above 0.
         batch: images a step, at least 2 (batch norm needs more than one).
         crop: side of the training crops in pixels, at least 32.
         warm_up: steps over which the rate rises to its peak; from there it falls to 0 along a cosine.
-        weight_decay: AdamW's, decoupled; at least 0.
+        weight_decay: decoupled; at least 0.
         holdout: share of the images that checks are made on, in [0, 1), at least 8 and at most 64 images.
             0: no checks, and the last state counts instead of the best.
         check_every: steps between checks; a checkpoint is written at each.
         patience: checks in a row without a better held-out loss that end the training; at least 1.
     """
 
-    lr: float = 5e-3
+    optimizer: str = "muon"
+    lr: float = 6e-3
     batch: int = 16
     crop: int = 224
     warm_up: int = 50
     weight_decay: float = 0.0
     holdout: float = 0.05
     check_every: int = 100
-    patience: int = 5
+    patience: int = 10
 
     def __post_init__(self) -> None:
         limits = (
+            ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             ("lr", 0 < self.lr < math.inf, "above 0"),
             ("batch", self.batch >= 2, "at least 2"),
             ("crop", self.crop >= 32, "at least 32 pixels"),
@@ -208,16 +212,11 @@ class _Session:
         self.student, self.outcome = student, Outcome()
         self.best = _copy(student)
         self._loss, self._images, self._run, self._device = loss, images, run, device
-        self._parameters = list(student.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=run.recipe.lr, weight_decay=run.recipe.weight_decay, fused=True
-        )
+        self._optimizer = Optimizer(student, run.recipe.optimizer, weight_decay=run.recipe.weight_decay)
 
     def step(self, step: int, images: Tensor, labels: Tensor | None) -> float:
         """One step of the optimizer; the loss before it."""
         torch.manual_seed(self._run.seed + step)  # for layers that draw, such as dropout
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._run.recipe.rate(step, self._run.steps)
         self.student.train()
         with self._precision():
             loss = self._loss(*self._moved(images, labels), step / self._run.steps)
@@ -226,7 +225,7 @@ class _Session:
             raise self._diverged(step)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
+        self._optimizer.step(self._run.recipe.rate(step, self._run.steps))
         self.outcome.steps = step + 1
         return value
 
@@ -256,9 +255,7 @@ class _Session:
         """Write all that the training needs to go on."""
         tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
         tensors.update({f"best.{name}": tensor for name, tensor in self.best.items()})
-        for index, parameter in enumerate(self._parameters):
-            moments = self._optimizer.state[parameter]
-            tensors.update({f"moments.{index}.{name}": tensor for name, tensor in moments.items()})
+        tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()})
         write_checkpoint(file, request, dataclasses.asdict(self.outcome), tensors)
 
     def resume(self, file: Path, request: Mapping[str, Any]) -> bool:
@@ -271,11 +268,7 @@ class _Session:
             self.student.load_state_dict(_part(tensors, "student."))
             self.best = {name: tensor.to(self._device) for name, tensor in _part(tensors, "best.").items()}
             self.outcome = Outcome(**progress)
-            for index, parameter in enumerate(self._parameters):
-                for name, tensor in _part(tensors, f"moments.{index}.").items():
-                    # The fused optimizer wants its moments in the memory layout of their parameter.
-                    like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(self._device)
-                    self._optimizer.state[parameter][name] = torch.empty_like(like).copy_(tensor)
+            self._optimizer.restore(_part(tensors, "optimizer."))
         except (RuntimeError, TypeError) as error:
             raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
         return True

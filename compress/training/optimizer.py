@@ -1,0 +1,94 @@
+"""What the training loop steps a network by: AdamW, or Muon for its convolutions and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+OPTIMIZERS = ("muon", "adamw")
+
+
+class Optimizer:
+    """One optimizer of a whole network.
+
+    `muon` (Jordan 2024): the momentum of each convolution, as a matrix (out channels, in channels x kernel), is
+    replaced by the nearest orthogonal matrix, so that all directions of the weight learn alike and not only the few
+    that the gradient is large in. The step is scaled to the size of AdamW's (Liu 2025, arXiv 2502.16982, eq. 4), which
+    makes one learning rate serve both. Depthwise and grouped convolutions, whose rows share no input, norms, biases
+    and linear layers go by AdamW.
+
+    Args:
+        network: on its device and in its memory layout, which must not change from here on.
+        name: one of OPTIMIZERS.
+        weight_decay: decoupled, at least 0.
+    """
+
+    def __init__(self, network: nn.Module, name: str, *, weight_decay: float) -> None:
+        convolutions = list(_dense_convolutions(network)) if name == "muon" else []
+        rest = [parameter for parameter in network.parameters() if not any(parameter is own for own in convolutions)]
+        self._matrices = [(weight, nn.Parameter(_as_matrix(weight.detach()))) for weight in convolutions]
+        self._parts: list[torch.optim.Optimizer] = []
+        if self._matrices:
+            flat = [matrix for _, matrix in self._matrices]
+            self._parts.append(torch.optim.Muon(flat, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        if rest:
+            self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True))
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self._parts:
+            part.zero_grad()
+        for weight, _ in self._matrices:
+            weight.grad = None
+
+    def step(self, rate: float) -> None:
+        """One step down the gradients, at that learning rate."""
+        for weight, matrix in self._matrices:
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad.to(memory_format=_layout(weight)))
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it remembers between steps."""
+        return {
+            f"{index}.{name}": tensor
+            for index, parameter, part in self._stepped()
+            for name, tensor in part.state[parameter].items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        for index, parameter, part in self._stepped():
+            prefix = f"{index}."
+            for name, tensor in state.items():
+                if not name.startswith(prefix):
+                    continue
+                # The fused optimizer wants its moments in the memory layout of their parameter.
+                like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
+                part.state[parameter][name.removeprefix(prefix)] = torch.empty_like(like).copy_(tensor)
+
+    def _stepped(self) -> Iterator[tuple[int, nn.Parameter, torch.optim.Optimizer]]:
+        """Every tensor that is stepped, numbered, with the optimizer that steps it."""
+        pairs = [(own, part) for part in self._parts for group in part.param_groups for own in group["params"]]
+        return ((index, parameter, part) for index, (parameter, part) in enumerate(pairs))
+
+
+def _dense_convolutions(network: nn.Module) -> Iterator[nn.Parameter]:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and isinstance(module.weight, nn.Parameter):
+            yield module.weight
+
+
+def _layout(weight: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if weight.is_contiguous() else torch.channels_last
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """A convolution's weight (O, I, K, K) as (O, I x K x K) over the same memory; columns in the order of memory."""
+    if weight.is_contiguous():
+        return weight.view(len(weight), -1)
+    return weight.permute(0, 2, 3, 1).view(len(weight), -1)
