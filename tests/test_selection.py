@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 import compress
 from compress import CompressError
-from compress.graph import ChannelGroup, Member
+from compress.graph import ChannelGroup, MapMember, Member
 from compress.pruning import Rule, channel_groups, method_name, rank
 from compress.pruning.selection import SCOPES, select
 
@@ -55,6 +56,25 @@ def test_local_by_hand() -> None:
     assert select(groups, scores, 0.5, Rule()) == [[1, 2], [5, 6, 7, 8, 9]]
     assert select(groups, scores, 0.7, Rule()) == [[0, 1, 2], [3, 4, 5, 6, 7, 8, 9]]
     assert select(groups, scores, 0, Rule()) == [[], []]
+
+
+def test_stage_by_hand() -> None:
+    """At 0.75 half of a stage map's channels stay and an eighth of those inside: a quarter of a quarter."""
+    trunk = replace(_group("trunk", 8), maps=(MapMember("layer1", torch.arange(8), torch.arange(8)),))
+    groups, scores = [trunk, _group("inside", 16)], [torch.arange(8.0), torch.arange(16.0)]
+    assert select(groups, scores, 0.75, Rule("stage")) == [[0, 1, 2, 3], list(range(14))]
+    with pytest.raises(CompressError, match=r"none of the 16 channels of inside: .* one is 0\.842"):
+        select(groups, scores, 0.843, Rule("stage"))
+    assert _kept(groups, select(groups, scores, 0.842, Rule("stage"))) == [3, 1]
+
+
+def test_stage_leaves_wider_maps_and_as_many_weights_as_local(resnet18: compress.Backbone) -> None:
+    local, stage = (compress.prune(resnet18, ratio=0.5, rule=Rule(scope)) for scope in ("local", "stage"))
+    assert local.feature_info.channels() == [64, 128]
+    assert stage.feature_info.channels() == [90, 181]  # 0.5 ** 0.5 of 128 and 256
+    assert stage.trunk.get_submodule("layer3.0.conv1").out_channels == 90  # 0.5 ** 1.5 of 256
+    weights = [sum(parameter.numel() for parameter in slim.parameters()) for slim in (local, stage)]
+    assert weights[1] == pytest.approx(weights[0], rel=0.06)  # the shortcuts join two stage maps
 
 
 def test_global_by_hand() -> None:

@@ -14,7 +14,7 @@ from compress.importance.regions import Regions
 from compress.progress import Track, quiet
 from compress.pruning.iteration import prune_in_steps
 from compress.pruning.ranking import Ranking, find_method, rank
-from compress.pruning.selection import Rule
+from compress.pruning.selection import FIXED, Rule
 from compress.pruning.sparse_training import train_sparse
 from compress.pruning.targets import Target, find_ratio
 from compress.training import Report
@@ -155,10 +155,10 @@ def check_request(
         raise CompressError(f"{cuts} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
     if sparse_steps < 1:
         raise CompressError(f"{sparse_steps} sparse steps train nothing: give at least 1, or ask for one-shot")
-    if cuts > 1 and target is not None and scope != "local":
+    if cuts > 1 and target is not None and scope not in FIXED:
         raise CompressError(
-            f"{cuts} cuts with scope {scope} may miss target {target}, since each is ranked anew: take scope local, "
-            "or one cut"
+            f"{cuts} cuts with scope {scope} may miss target {target}, since each is ranked anew: take scope local "
+            "or stage, or one cut"
         )
     if one_shot and chosen.penalty is None:
         raise CompressError(f"method {method} has no sparse phase that one-shot could leave out: drop it")

@@ -15,10 +15,12 @@ from compress.graph import ChannelGroup
 
 SCOPES = {
     "local": "every group loses the same share of its channels",
+    "stage": "channels of stage maps lose less, those inside blocks more: as many weights go as under local",
     "global": "all channels of the network are ranked together",
     "isomorphic": "channels are ranked together within groups of like structure (Fang et al. 2024)",
 }
 
+FIXED = ("local", "stage")  # how many channels a group loses follows from the ratio alone, not from a ranking
 
 # 10 * (1 - 0.9) is 0.99... in floating point, and one channel should stay.
 _ROUNDING = 1e-9
@@ -32,9 +34,9 @@ class Rule:
         scope: a key of `SCOPES`.
         round_to: kept channels of a group are rounded to the nearest multiple of it, and to one at least.
             A group narrower than that stays whole.
-        max_layer_ratio: no group loses a larger share, whatever `round_to` says. None: no limit under scope
-            `local`; under the others every group keeps at least a quarter of the average share, since a
-            ranking over many layers may else starve one of them.
+        max_layer_ratio: no group loses a larger share, whatever `round_to` says. None: no limit under the
+            scopes of `FIXED`; under the others every group keeps at least a quarter of the average share,
+            since a ranking over many layers may else starve one of them.
         ignore: shell patterns; groups that hold outputs of a layer so named are left whole.
         protect_taps: channels that come out in a tapped map all stay.
     """
@@ -47,7 +49,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES, "choose local, global or isomorphic")
+            raise unknown("scope", self.scope, SCOPES, "choose one of these")
         if self.round_to < 1:
             raise CompressError(f"round_to {self.round_to} is below 1: 8 keeps channels in multiples of eight")
         if self.max_layer_ratio is not None and not 0 < self.max_layer_ratio < 1:
@@ -68,7 +70,22 @@ class Rule:
         """The largest share that any one group may lose when `ratio` goes in all."""
         if self.max_layer_ratio is not None:
             return self.max_layer_ratio
-        return 1.0 if self.scope == "local" else 1 - (1 - ratio) / 4
+        return 1.0 if self.scope in FIXED else 1 - (1 - ratio) / 4
+
+    def share(self, group: ChannelGroup, ratio: float) -> float:
+        """The share that `group` loses when `ratio` goes in all, under a scope of `FIXED`.
+
+        Under `stage` channels of stage maps keep (1 - ratio)^(1/2), the others (1 - ratio)^(3/2). Inside a residual
+        block each weight joins one channel of either kind, so that (1 - ratio)^2 of the weights stay, as under
+        `local`; and the maps, which a detector reads and the next stage builds on, stay wider.
+        """
+        return float(1 - (1 - ratio) ** self.power(group))
+
+    def power(self, group: ChannelGroup) -> float:
+        """The power of (1 - ratio) that `group` keeps, see `share`."""
+        if self.scope == "stage":
+            return 0.5 if group.maps else 1.5
+        return 1.0
 
 
 def check_ratio(ratio: float) -> None:
@@ -127,9 +144,9 @@ def select(
         _Pool(group, score, (full or {}).get(group.root, group.size), limit)
         for group, score in zip(groups, scores, strict=True)
     ]
-    if rule.scope == "local":
+    if rule.scope in FIXED:
         _check_no_group_empties(pools, ratio, rule)
-        kept = [max(pool.least, pool.kept(ratio)) for pool in pools]
+        kept = [max(pool.least, pool.kept(rule.share(pool.group, ratio))) for pool in pools]
     else:
         kept = [0] * len(pools)
         for alike in _ranked_together(groups, rule.scope):
@@ -223,9 +240,9 @@ def _check_scores(groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> N
 def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) -> None:
     if not pools or rule.round_to > 1 or rule.max_layer_ratio is not None:
         return
-    narrowest = min(pools, key=lambda pool: pool.full)
-    if narrowest.kept(ratio) < 1:
-        largest = math.floor((1 - 1 / narrowest.full) * 1000) / 1000
+    narrowest = min(pools, key=lambda pool: pool.full * (1 - rule.share(pool.group, ratio)))
+    if narrowest.kept(rule.share(narrowest.group, ratio)) < 1:
+        largest = math.floor((1 - narrowest.full ** (-1 / rule.power(narrowest.group))) * 1000) / 1000
         raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
             f"the largest ratio that leaves one is {largest}"

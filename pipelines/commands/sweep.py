@@ -62,7 +62,9 @@ def sweep(
         bool, typer.Option("--one-shot", help="Leave out the sparse phase of the methods that have one.")
     ] = False,
     sparse_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sparse phase. Default: 500.")] = None,
-    scope: Annotated[str | None, typer.Option(help="local, global or isomorphic. Default: each method's own.")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="local, stage, global or isomorphic. Default: each method's own.")
+    ] = None,
     datasets: Annotated[str, typer.Option("--dataset", "--datasets", help="Datasets, comma-separated.")] = "generated",
     category: Annotated[str | None, typer.Option(help="Categories, comma-separated. Default: all.")] = None,
     seeds: Annotated[str, typer.Option("--seed", "--seeds", help="Seeds, comma-separated.")] = "0",
