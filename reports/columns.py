@@ -110,7 +110,7 @@ KEYS = (
     Key("arch", "arch", "The backbone.", always=True),
     Key("method", "method", "How the removed channels were chosen; none for the dense origin.", always=True),
     Key("ratio", "ratio", "The share of channels removed; origin is the unpruned network.", always=True),
-    Key("scope", "scope", "How the cut is spread: evenly (local), stage maps spared (stage), or over all layers (global).", of_origin=False),
+    Key("scope", "scope", "How the cut is spread over the layers.", of_origin=False),
     Key("recover", "recover", "What was done after pruning to win accuracy back.", of_origin=False),
     Key("precision", "precision", "The number format of the weights and activations."),
     Key("dataset", "dataset", "The data the detector was fitted and tested on."),
