@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from anomaly import AnomalyError
-from anomaly import coreset as coreset_module
-from anomaly.coreset import coreset_size, covering_radius, greedy_coreset, random_projection
+from anomaly.coreset import coreset_size, covering_radius, greedy, greedy_coreset, random_projection
 
 
 def textbook(features: Tensor, size: int, first: int) -> list[int]:
@@ -30,7 +29,7 @@ def _cloud(rows: int, dimensions: int, seed: int = 0) -> Tensor:
 
 def test_by_hand() -> None:
     line = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
-    picks = greedy_coreset(line, 3, seed=0).tolist()
+    picks = greedy_coreset(line, 3, seed=0).indices.tolist()
     first = picks[0]
     expected = {0: [0, 3, 2], 1: [1, 3, 0], 2: [2, 3, 0], 3: [3, 0, 2]}  # ties go to the lower index
     assert picks == expected[first]
@@ -41,17 +40,17 @@ def test_by_hand() -> None:
 def test_the_pool_changes_no_pick(
     monkeypatch: pytest.MonkeyPatch, pool: int, rows: int, dimensions: int, size: int
 ) -> None:
-    monkeypatch.setattr(coreset_module, "_POOL", pool)
-    monkeypatch.setattr(coreset_module, "_BLOCK", 64)
+    monkeypatch.setattr(greedy, "_POOL", pool)
+    monkeypatch.setattr(greedy, "_BLOCK", 64)
     features = _cloud(rows, dimensions)
-    picks = greedy_coreset(features, size, seed=1).tolist()
+    picks = greedy_coreset(features, size, seed=1).indices.tolist()
     assert picks == textbook(features, size, picks[0])
 
 
 def test_ties_go_to_the_lowest_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coreset_module, "_POOL", 3)
+    monkeypatch.setattr(greedy, "_POOL", 3)
     grid = torch.cartesian_prod(torch.arange(6.0), torch.arange(6.0))
-    picks = greedy_coreset(grid, 20, seed=0).tolist()
+    picks = greedy_coreset(grid, 20, seed=0).indices.tolist()
     assert picks == textbook(grid, 20, picks[0])
 
 
@@ -61,7 +60,7 @@ def test_no_row_is_farther_than_the_last_pick_was(rows: int, dimensions: int, se
     """Greedy k-centre: the covering radius is at most the distance at which the last centre was taken."""
     features = _cloud(rows, dimensions, seed)
     size = data.draw(st.integers(1, rows))
-    picks = greedy_coreset(features, size, seed=seed)
+    picks = greedy_coreset(features, size, seed=seed).indices
     assert len(set(picks.tolist())) == size
     radius = covering_radius(features, features[picks])
     if size > 1:
@@ -73,14 +72,14 @@ def test_no_row_is_farther_than_the_last_pick_was(rows: int, dimensions: int, se
 
 def test_the_seed_decides() -> None:
     features = _cloud(300, 4)
-    assert torch.equal(greedy_coreset(features, 20, seed=1), greedy_coreset(features, 20, seed=1))
-    assert greedy_coreset(features, 1, seed=1) != greedy_coreset(features, 1, seed=2)
+    assert torch.equal(greedy_coreset(features, 20, seed=1).indices, greedy_coreset(features, 20, seed=1).indices)
+    assert greedy_coreset(features, 1, seed=1).indices != greedy_coreset(features, 1, seed=2).indices
 
 
 def test_no_row_is_picked_twice_even_among_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coreset_module, "_POOL", 4)
-    assert sorted(greedy_coreset(torch.ones(10, 3), 10).tolist()) == list(range(10))
-    assert len(set(greedy_coreset(torch.ones(10, 3), 5).tolist())) == 5
+    monkeypatch.setattr(greedy, "_POOL", 4)
+    assert sorted(greedy_coreset(torch.ones(10, 3), 10).indices.tolist()) == list(range(10))
+    assert len(set(greedy_coreset(torch.ones(10, 3), 5).indices.tolist())) == 5
 
 
 @pytest.mark.parametrize("size", [0, 11])
