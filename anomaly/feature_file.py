@@ -48,8 +48,7 @@ class FeatureFile:
     """
 
     def __init__(self, folder: Path, request: Mapping[str, Any], *, dtype: str = "float32") -> None:
-        if dtype not in DTYPES:
-            raise AnomalyError(f"features cannot be kept as {dtype!r}: choose from {', '.join(DTYPES)}")
+        check_dtype(dtype)
         self._dtype = np.dtype(dtype)
         header = json.dumps({"format": FORMAT, "request": request, "dtype": dtype}, sort_keys=True)
         name = hashlib.sha256(header.encode()).hexdigest()[:16]
@@ -96,7 +95,7 @@ class FeatureFile:
         if self._dtype == np.float16 and not np.isfinite(values).all():
             raise AnomalyError("features beyond 65504 do not fit float16: keep them as float32")
         content = values.tobytes()
-        block = _Block(*features.shape, hashlib.sha256(content).hexdigest())
+        block = _Block(len(values), values.shape[1], hashlib.sha256(content).hexdigest())
         try:
             _write(self._data, content, at=self._bytes())
             _write(self._lines, f"{json.dumps(vars(block))}\n".encode(), at=self._lines.stat().st_size)
@@ -156,6 +155,16 @@ class FeatureFile:
 
     def _damaged(self, what: str) -> AnomalyError:
         return AnomalyError(f"{self._data} {what}: delete it and {self._lines.name} to extract the features anew")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a precision that features are not kept in.
+
+    Raises:
+        AnomalyError: it is neither float32 nor float16.
+    """
+    if dtype not in DTYPES:
+        raise AnomalyError(f"features cannot be kept as {dtype!r}: choose from {', '.join(DTYPES)}")
 
 
 def _write(file: Path, content: bytes, *, at: int) -> None:

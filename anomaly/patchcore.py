@@ -21,7 +21,7 @@ from anomaly.coreset import (
 )
 from anomaly.errors import AnomalyError
 from anomaly.feature_file import FeatureFile
-from anomaly.features import BATCH, gather_in_memory, gather_on_disk, request_of
+from anomaly.features import gather_in_memory, gather_on_disk, request_of
 from anomaly.images import normalise
 from anomaly.memory_bank import MemoryBank
 from anomaly.patch_embedding import embed_patches
@@ -48,9 +48,9 @@ class PatchCore:
         bank_size: number of patches instead of a share.
         seed: of the projection and of the first centre.
         sampler: how they are chosen, a key of `anomaly.coreset.SAMPLERS`.
-        coverage: keep fewer patches once all training patches lie within this distance, on the projection, of the bank.
+        coverage: keep fewer once every training patch has one of the bank within this distance, on the projection.
         memory: bytes that features and sampler may take together; None: what they need.
-        features: a folder to keep the training patches in; a killed `fit` goes on there, and memory holds parts of them.
+        features: a folder for the training patches: a killed `fit` goes on there, and memory holds a part of them.
         features_dtype: float32 or float16, on disk.
     """
 

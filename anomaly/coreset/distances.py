@@ -25,7 +25,7 @@ def distances_to(rows: Rows, centres: Tensor, *, track: Track = quiet) -> Tensor
     found = []
     starts = range(0, len(rows), _STRETCH)
     for start in track(starts, "distances", len(starts)):
-        for part in rows[start : start + _STRETCH].to(centres.device).split(block):
+        for part in torch.split(rows[start : start + _STRETCH].to(centres.device), block):
             found.append(nearest_squared(part, part.square().sum(dim=1), centres, centre_norms))
     return torch.cat(found).clamp_min_(0).sqrt_()
 

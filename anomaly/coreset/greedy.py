@@ -62,8 +62,8 @@ def greedy_coreset(
     needed = working_bytes(rows) + 4 * rows.shape[1] * size
     if memory is not None and needed > memory:
         raise AnomalyError(
-            f"greedy needs {needed / 2**30:.3g} GiB for {len(rows)} patches, and the memory is {memory / 2**30:.3g} GiB: "
-            "raise it or take the sampler two_level"
+            f"greedy needs {needed / 2**30:.3g} GiB for {len(rows)} patches, and the memory is "
+            f"{memory / 2**30:.3g} GiB: raise it or take the sampler two_level"
         )
     search = _Search(rows if isinstance(rows, Tensor) else rows[:], size, seed)
     for _ in track(search.picks(coverage), lambda: f"coreset, radius {search.radius:.4g}", size - 1):
@@ -163,10 +163,10 @@ class _Search:
         """Let rows, ascending, meet all centres they have not met, but no more once their bound is below `level`."""
         while len(rows):
             since = self._met[rows]
-            for start in since.unique().tolist():
+            for start in torch.unique(since).tolist():
                 stop = min(self.count, (start // _CHUNK + 1) * _CHUNK)  # common stops: few groups, large products
                 group = rows[since == start]
-                for block in group.split(_BLOCK):
+                for block in torch.split(group, _BLOCK):
                     nearest = nearest_squared(
                         torch.index_select(self._features, 0, block, out=self._gathered[: len(block)]),
                         self._padded[block],
@@ -181,7 +181,7 @@ class _Search:
         """Squared distances (R,) of rows to their nearest centre in float64, as sums of squared differences."""
         centres, norms = self._centres[: self.count], self._centre_norms[: self.count]
         found = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)
-        for places in torch.arange(len(rows), device=rows.device).split(_BLOCK):
+        for places in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
             block = rows[places]
             bounds = torch.addmm(norms, self._features[block], centres.T, alpha=-2).add_(self._padded[block, None])
             nearest = bounds.amin(dim=1, keepdim=True)
