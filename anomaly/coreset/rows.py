@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -49,7 +50,7 @@ def working_bytes(rows: Rows) -> int:
 def random_directions(dimensions: int, kept: int = PROJECTION, *, seed: int = 0) -> Tensor:
     """Gaussian directions (D, P), scaled so that distances hold on average (Johnson and Lindenstrauss 1984)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(dimensions, kept, generator=generator) / kept**0.5
+    return torch.randn(dimensions, kept, generator=generator).div_(math.sqrt(kept))
 
 
 def random_projection(features: Tensor, dimensions: int = PROJECTION, *, seed: int = 0) -> Tensor:
