@@ -91,7 +91,8 @@ class FeatureFile:
         Raises:
             AnomalyError: the disk is full, or values that the file's precision cannot hold.
         """
-        values = np.ascontiguousarray(features.cpu().numpy().astype(self._dtype))
+        with np.errstate(over="ignore"):  # refused below
+            values = np.ascontiguousarray(features.cpu().numpy().astype(self._dtype))
         if self._dtype == np.float16 and not np.isfinite(values).all():
             raise AnomalyError("features beyond 65504 do not fit float16: keep them as float32")
         content = values.tobytes()

@@ -41,8 +41,8 @@ def gather_in_memory(
             needed = 4 * rows * patches.shape[1]
             if memory is not None and needed > memory:
                 raise AnomalyError(
-                    f"the features of {rows} patches take {needed / 2**30:.3g} GiB, and the memory is "
-                    f"{memory / 2**30:.3g} GiB: name a folder to keep them in (--features), or raise it"
+                    f"the features of {rows} patches take {needed / 2**20:,.1f} MiB, and the memory is "
+                    f"{memory / 2**20:,.1f} MiB: name a folder to keep them in (--features), or raise it"
                 )
             features = torch.empty(rows, patches.shape[1])
         features[filled : filled + len(patches)] = patches

@@ -62,8 +62,8 @@ def greedy_coreset(
     needed = working_bytes(rows) + 4 * rows.shape[1] * size
     if memory is not None and needed > memory:
         raise AnomalyError(
-            f"greedy needs {needed / 2**30:.3g} GiB for {len(rows)} patches, and the memory is "
-            f"{memory / 2**30:.3g} GiB: raise it or take the sampler two_level"
+            f"greedy needs {needed / 2**20:,.1f} MiB for {len(rows)} patches, and the memory is "
+            f"{memory / 2**20:,.1f} MiB: raise it or take the sampler two_level"
         )
     search = _Search(rows if isinstance(rows, Tensor) else rows[:], size, seed)
     for _ in track(search.picks(coverage), lambda: f"coreset, radius {search.radius:.4g}", size - 1):
