@@ -42,7 +42,8 @@ def test_a_result_depends_on_the_sampler_but_not_on_the_folder(tmp_path: Path) -
 def test_a_plan_says_how_the_detector_is_fitted(tmp_path: Path) -> None:
     file = tmp_path / "plan.toml"
     file.write_text(
-        'sampler = "two_level"\ncoverage = 2\nmemory = "4G"\nfeatures = "kept"\nfeatures_dtype = "float16"\nbank_size = 9\n'
+        'sampler = "two_level"\ncoverage = 2\nmemory = "4G"\nfeatures = "kept"\nfeatures_dtype = "float16"\n'
+        "bank_size = 9\n"
     )
     settings = SweepPlan.from_toml(file).detector(seed=3)
     assert settings == DetectorSettings(

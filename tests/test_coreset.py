@@ -152,6 +152,24 @@ def test_near_ties_are_decided_by_the_true_distance() -> None:
     assert greedy_coreset(rows, 2, seed=seed).indices.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "scale", "shift"), [(1, 1.0, 0.0), (8, 0.01, 5.0), (128, 1.0, 3.0), (2048, 0.3, 3.0)]
+)
+def test_bounds_hold_and_are_not_far(dimensions: int, scale: float, shift: float) -> None:
+    """`_lower` <= true squared distance <= `_upper`, for values that cancel badly."""
+    features = _cloud(1500, dimensions) * scale + shift
+    search = greedy._Search(features, 300, seed=0)
+    for _ in search.picks(None):
+        pass
+    centres = features[search.chosen].double()
+    true = torch.cdist(features.double(), centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+    for row in (search._met == 300).nonzero()[:, 0].tolist():
+        upper = search._upper[row : row + 1]
+        if upper > -torch.inf:
+            _, low, _ = search._top(upper, search._norms[row : row + 1])
+            assert low <= true[row].min() <= float(upper)
+
+
 def test_an_outlier_does_not_hide_the_distances_of_the_others() -> None:
     rows = torch.cat([_cloud(200, 4), torch.full((1, 4), 1e5)])
     picks = greedy_coreset(rows, 30, seed=3).indices.tolist()

@@ -85,7 +85,7 @@ class _Search:
         if not torch.isfinite(self._norms).all():
             raise AnomalyError("the features hold values that are not finite: the backbone's weights are damaged")
         # Rounding of a sum of D products grows like sqrt(D): relative to |x|^2 + |c|^2, with a margin.
-        self._rounding = torch.finfo(features.dtype).eps * (2 + math.sqrt(dimensions) / 4)
+        self._rounding = torch.finfo(features.dtype).eps * (4 + math.sqrt(dimensions))
         self._padded = self._norms * (1 + self._rounding)
         self._upper = torch.full((rows,), math.inf, device=features.device)
         self._met = torch.zeros(rows, dtype=torch.int32, device=features.device)
