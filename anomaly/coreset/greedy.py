@@ -81,7 +81,8 @@ class _Search:
     def __init__(self, features: Tensor, size: int, seed: int) -> None:
         rows, dimensions = features.shape
         self._features = features
-        self._norms = features.square().sum(dim=1)
+        # In blocks: the squares of all rows at once would take as much memory as the rows.
+        self._norms = torch.cat([block.square().sum(dim=1) for block in torch.split(features, _BLOCK)])
         if not torch.isfinite(self._norms).all():
             raise AnomalyError("the features hold values that are not finite: the backbone's weights are damaged")
         # Rounding of a sum of D products grows like sqrt(D): relative to |x|^2 + |c|^2, with a margin.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 PROJECTION = 128
-STRETCH = 1 << 15  # rows that are read together
+STRETCH = 1 << 12  # rows that are read together
 
 
 class Rows(Protocol):
