@@ -13,7 +13,8 @@ class Coreset:
 
     Attributes:
         indices: (K,) int64, all different.
-        radius: every row lies within this distance of one of them, to the rounding of float32; NaN where the sampler does not know.
+        radius: every row lies within this distance of one of them, to the rounding of float32;
+            NaN where the sampler does not know.
     """
 
     indices: Tensor
