@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from anomaly.coreset import check_bank_request, coreset_size, greedy_coreset, random_projection
+from anomaly.coreset import (
+    PROJECTION,
+    ProjectedRows,
+    Rows,
+    check_bank_request,
+    coreset_size,
+    find_sampler,
+    random_directions,
+    random_projection,
+)
 from anomaly.errors import AnomalyError
-from anomaly.images import load_batches, normalise
+from anomaly.feature_file import FeatureFile
+from anomaly.features import gather_in_memory, gather_on_disk, request_of
+from anomaly.images import normalise
 from anomaly.memory_bank import MemoryBank
 from anomaly.patch_embedding import embed_patches
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.scoring import anomaly_maps, image_scores
-
-BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,11 @@ class PatchCore:
         coreset: share of the training patches that the bank keeps, in (0, 1].
         bank_size: number of patches instead of a share.
         seed: of the projection and of the first centre.
+        sampler: how they are chosen, a key of `anomaly.coreset.SAMPLERS`.
+        coverage: keep fewer once every training patch has one of the bank within this distance, on the projection.
+        memory: bytes that features and sampler may take together; None: what they need.
+        features: a folder for the training patches: a killed `fit` goes on there, and memory holds a part of them.
+        features_dtype: float32 or float16, on disk.
     """
 
     def __init__(
@@ -48,11 +63,20 @@ class PatchCore:
         coreset: float = 0.01,
         bank_size: int | None = None,
         seed: int = 0,
+        sampler: str = "greedy",
+        coverage: float | None = None,
+        memory: int | None = None,
+        features: Path | None = None,
+        features_dtype: str = "float32",
     ) -> None:
         check_bank_request(coreset, bank_size)
+        find_sampler(sampler, coverage)
         self.backbone = backbone
         self.mean, self.std = tuple(mean), tuple(std)
         self.coreset, self.bank_size, self.seed = coreset, bank_size, seed
+        self.sampler, self.coverage, self.memory = sampler, coverage, memory
+        self.features, self.features_dtype = features, features_dtype
+        self.covering_radius: float | None = None
         self._bank: MemoryBank | None = None
 
     @property
@@ -69,28 +93,46 @@ class PatchCore:
     def fit(self, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """Fill the bank from good images.
 
-        Images stream through in batches of 16; memory is bounded by the features of all of them and their
-        projection: images x H x W x (D + 128) x 4 bytes, 1.2 GB for 761 images and ResNet-18's 28 x 28 x 384.
+        Images stream through in batches of 16. Without a folder for features, memory holds those of all images and
+        their projection: images x H x W x (D + 128) x 4 bytes, 1.2 GB for 761 images and ResNet-18's 28 x 28 x 384.
+        `covering_radius` is then the distance, on the projection, within which all patches have one of the bank.
 
         Raises:
-            AnomalyError: no images, a damaged one, or a coreset that keeps no patch.
+            AnomalyError: no images, a damaged one, a coreset that keeps no patch, too little memory, or a full disk.
         """
-        features: Tensor | None = None
-        filled = 0
-        for batch in track(load_batches(samples, BATCH), "training features", -(-len(samples) // BATCH)):
-            patches = self.embed(self.extract(batch)).flatten(0, 2)
-            if features is None:  # one block from the start: joining pieces at the end would take twice the memory
-                features = torch.empty(len(samples) * (len(patches) // len(batch)), patches.shape[1])
-            features[filled : filled + len(patches)] = patches
-            filled += len(patches)
-        if features is None:
-            raise AnomalyError("no training images: PatchCore learns from good images")
-        size = self.bank_size or coreset_size(len(features), self.coreset)
-        if size > len(features):
-            raise AnomalyError(f"bank size {size} is more than the {len(features)} training patches: lower it")
-        projected = random_projection(features, seed=self.seed)
-        self._bank = MemoryBank(features[greedy_coreset(projected, size, seed=self.seed, track=track)])
+        rows = self._gather(samples, track)
+        size = self.bank_size or coreset_size(len(rows), self.coreset)
+        if size > len(rows):
+            raise AnomalyError(f"bank size {size} is more than the {len(rows)} training patches: lower it")
+        kept = rows.element_size() * rows.nelement() if isinstance(rows, Tensor) else 0
+        chosen = find_sampler(self.sampler).sample(
+            self._project(rows),
+            size,
+            coverage=self.coverage,
+            seed=self.seed,
+            memory=None if self.memory is None else self.memory - kept,
+            track=track,
+        )
+        self.covering_radius = chosen.radius
+        self._bank = MemoryBank(rows[chosen.indices] if isinstance(rows, Tensor) else rows.take(chosen.indices))
         return self
+
+    def _gather(self, samples: Sequence[Sample], track: Track) -> Tensor | FeatureFile:
+        def embed(batch: Tensor) -> Tensor:
+            return self.embed(self.extract(batch)).flatten(0, 2)
+
+        if self.features is None:
+            return gather_in_memory(embed, samples, memory=self.memory, track=track)
+        request = request_of(self.backbone, self.mean, self.std, samples)
+        file = FeatureFile(self.features, request, dtype=self.features_dtype)
+        return gather_on_disk(embed, samples, file, track=track)
+
+    def _project(self, rows: Tensor | FeatureFile) -> Rows:
+        if isinstance(rows, Tensor):
+            return random_projection(rows, seed=self.seed)
+        if rows.shape[1] <= PROJECTION:
+            return rows
+        return ProjectedRows(rows, random_directions(rows.shape[1], seed=self.seed))
 
     def predict(self, batch: Tensor) -> Prediction:
         """Scores and maps of a uint8 RGB batch (N, 3, 224, 224)."""

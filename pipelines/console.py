@@ -20,6 +20,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from anomaly.progress import Description
     from reports import TextTable
 
 T = TypeVar("T")
@@ -98,27 +99,28 @@ class ProgressBars:
             self._held_out = f", held-out {held_out:.4f}"
         self._loss = f" (loss {loss:.4f}{self._held_out})"
 
-    def track(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
+    def track(self, steps: Iterable[T], description: Description, total: int) -> Iterator[T]:
         """Yield every item of `steps` and show how far it is (`anomaly.progress.Track`)."""
         self._loss = self._held_out = ""
+        described = description if callable(description) else lambda: description
         try:
             if _err.is_terminal:
-                yield from self._drawn(steps, description, total)
+                yield from self._drawn(steps, described, total)
             else:
-                yield from self._logged(steps, description, total)
+                yield from self._logged(steps, described, total)
         finally:  # also where the loop is left early: the one around it has no loss
             self._loss = self._held_out = ""
 
-    def _drawn(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
-        task = self._bars.add_task(description, total=total)
+    def _drawn(self, steps: Iterable[T], description: Callable[[], str], total: int) -> Iterator[T]:
+        task = self._bars.add_task(description(), total=total)
         try:
             for step in steps:
                 yield step
-                self._bars.update(task, advance=1, description=f"{description}{self._loss}")
+                self._bars.update(task, advance=1, description=f"{description()}{self._loss}")
         finally:
             self._bars.remove_task(task)
 
-    def _logged(self, steps: Iterable[T], description: str, total: int) -> Iterator[T]:
+    def _logged(self, steps: Iterable[T], description: Callable[[], str], total: int) -> Iterator[T]:
         start = last = time.monotonic()
         for done, step in enumerate(steps, 1):
             yield step
@@ -126,7 +128,7 @@ class ProgressBars:
             if now - last > _LOG_SECONDS:
                 last = now
                 left = (now - start) / done * (total - done)
-                note(f"{description}: {done} of {total}{self._loss}, {left:.0f} s left")
+                note(f"{description()}: {done} of {total}{self._loss}, {left:.0f} s left")
 
 
 # Typer brings a click of its own in some versions; this is the base of all its usage errors in each.

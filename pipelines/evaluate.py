@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
+from anomaly.features import BATCH
 from anomaly.images import load_batches, load_image, load_mask
-from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.timing import time_stages
@@ -36,6 +39,21 @@ class DetectorSettings:
     bank_size: int | None = None
     seed: int = 0
     timing: bool = False
+    sampler: str = "greedy"
+    coverage: float | None = None
+    memory: int | None = None  # bytes
+    features: Path | None = None
+    features_dtype: str = "float32"
+
+    def key(self) -> dict[str, Any]:
+        """What results depend on: not the folder of the features. Options that came later count once they are used."""
+        first = ("coreset", "bank_size", "seed", "timing")
+        fields = [field for field in dataclasses.fields(self) if field.name != "features"]
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields
+            if field.name in first or getattr(self, field.name) != field.default
+        }
 
     def fit(self, backbone: Backbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """PatchCore with `backbone`, fitted on good images."""
@@ -46,6 +64,11 @@ class DetectorSettings:
             coreset=self.coreset,
             bank_size=self.bank_size,
             seed=self.seed,
+            sampler=self.sampler,
+            coverage=self.coverage,
+            memory=self.memory,
+            features=self.features,
+            features_dtype=self.features_dtype,
         )
         return detector.fit(samples, track=track)
 
@@ -77,6 +100,8 @@ def evaluate(
     # Masks first: a bad one should be refused before the long work, not after it.
     masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
     detector = settings.fit(backbone, category.train, track=track)
+    if detector.covering_radius and not math.isnan(detector.covering_radius):
+        note(f"bank: {len(detector.bank)} patches, every training patch within {detector.covering_radius:.4g} of one")
     steps = -(-len(category.test) // BATCH)
     scores, maps = score(detector, track(load_batches(category.test, BATCH), "test", steps))
     labels = np.array([sample.is_defective for sample in category.test])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -77,7 +76,7 @@ def sweep(
     run = kept = failed = 0
     for parent, seed, slimming, material, category in track(runs, "sweep", len(runs)):
         name = _slug(store.name(parent, slimming, seed), category)
-        settings = DetectorSettings(plan.coreset, plan.bank_size, seed, plan.timing)
+        settings = plan.detector(seed)
         data = prints[category.dataset, category.name]
         key = _key(store.key(parent, slimming, material, seed), settings, data)
         if is_finished(folder, name, key):
@@ -110,7 +109,7 @@ def _material(slimming: Slimming | None, images: Images) -> Images:
 
 def _key(backbone: str, settings: DetectorSettings, data: str) -> str:
     """What a row was made from, as one hash: equal inputs, equal key."""
-    described = json.dumps([_PROTOCOL, backbone, dataclasses.asdict(settings), data], sort_keys=True)
+    described = json.dumps([_PROTOCOL, backbone, settings.key(), data], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

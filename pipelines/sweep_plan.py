@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly.coreset import check_bank_request
+from anomaly.coreset import check_bank_request, find_sampler
+from anomaly.feature_file import check_dtype
 from compress import RECOVERIES
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
 from compress.pruning import SPARSE_STEPS, Rule, find_method
+from pipelines.byte_counts import byte_count
+from pipelines.evaluate import DetectorSettings
 from pipelines.slimming import NO_RECOVERY, Recovering, Slimming
 
 if sys.version_info >= (3, 11):
@@ -52,6 +55,11 @@ class SweepPlan:
     taps: tuple[str, ...] | None = None
     coreset: float = 0.01
     bank_size: int | None = None
+    sampler: str = "greedy"
+    coverage: float | None = None
+    memory: str | None = None
+    features: str | None = None
+    features_dtype: str = "float32"
     timing: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +74,9 @@ class SweepPlan:
         for arch in self.archs:
             find_architecture(arch)
         check_bank_request(self.coreset, self.bank_size)
+        find_sampler(self.sampler, self.coverage)
+        check_dtype(self.features_dtype)
+        self.detector(seed=0)  # refuses a memory that is no amount
         for seed in self.seeds:
             if not 0 <= seed < 2**63:
                 raise CompressError(f"seed {seed} is outside 0 to 2^63 - 1")
@@ -94,6 +105,20 @@ class SweepPlan:
             for recover in self.recovers
             for ratio in sorted({*self.ratios} - {0.0})
         ]
+
+    def detector(self, seed: int) -> DetectorSettings:
+        """How the detector of each run is fitted."""
+        return DetectorSettings(
+            coreset=self.coreset,
+            bank_size=self.bank_size,
+            seed=seed,
+            timing=self.timing,
+            sampler=self.sampler,
+            coverage=self.coverage,
+            memory=None if self.memory is None else byte_count(self.memory),
+            features=None if self.features is None else Path(self.features),
+            features_dtype=self.features_dtype,
+        )
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)
@@ -130,7 +155,8 @@ def _value(file: Path, key: str, value: Any) -> Any:
             raise CompressError(f"{file}: {key} = {value!r}: a list of {kind.__name__} is needed")
         return tuple(kind(item) for item in items)
     if default is None:
-        wanted = (str,) if key in ("labelled", "scope") else (int,)
+        text = ("labelled", "scope", "memory", "features")
+        wanted = (str,) if key in text else (float, int) if key == "coverage" else (int,)
     else:
         wanted = (float, int) if isinstance(default, float) else (type(default),)
     if type(value) not in wanted:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly import Category, auroc, load_batches
-from anomaly.patchcore import BATCH
+from anomaly.features import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.synthetic_defects import paint_defects

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.options import BankSize, Coreset, Dataset, Seed, Taps, Weights, listed
+from pipelines.commands.options import (
+    BankSize,
+    Coreset,
+    Coverage,
+    Dataset,
+    Features,
+    FeaturesDtype,
+    Memory,
+    Sampler,
+    Seed,
+    Taps,
+    Weights,
+    listed,
+)
 from pipelines.console import ProgressBars, command_line, note, print_text_table, refuse_in_one_line
 
 
@@ -21,6 +34,11 @@ def evaluate(
     taps: Taps = None,
     coreset: Coreset = 0.01,
     bank_size: BankSize = None,
+    sampler: Sampler = "greedy",
+    coverage: Coverage = None,
+    memory: Memory = None,
+    features: Features = None,
+    features_dtype: FeaturesDtype = "float32",
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages too, one image at a time.")] = False,
     seed: Seed = 0,
     output: Annotated[
@@ -32,6 +50,7 @@ def evaluate(
     compress evaluate slim.safetensors --dataset bottles/ -o row.json
     """
     from compress.files import require_writable
+    from pipelines.byte_counts import byte_count
     from pipelines.data import open_categories
     from pipelines.evaluate import DetectorSettings
     from pipelines.evaluate import evaluate as run
@@ -42,7 +61,17 @@ def evaluate(
     if output:
         require_writable(output)
     backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
-    settings = DetectorSettings(coreset, bank_size, seed, timing)
+    settings = DetectorSettings(
+        coreset=coreset,
+        bank_size=bank_size,
+        seed=seed,
+        timing=timing,
+        sampler=sampler,
+        coverage=coverage,
+        memory=None if memory is None else byte_count(memory),
+        features=features,
+        features_dtype=features_dtype,
+    )
     with ProgressBars() as bars:
         categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track)
         note(f"weights: {backbone.spec.weights.source}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from anomaly.progress import Track
     from pipelines.slimming import Images
 
+BANK = "Memory bank: which patches of the training images it keeps"
 TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 
 Weights = Annotated[
@@ -27,9 +29,52 @@ Dataset = Annotated[
     str,
     typer.Option(help="generated, elpv, a folder (layouts: compress datasets) or one in $PRUNECORE_DATA/data."),
 ]
-Coreset = Annotated[float, typer.Option(help="Share of the training patches that the memory bank keeps, in (0, 1].")]
+Coreset = Annotated[
+    float,
+    typer.Option(help="Share of the training patches that the memory bank keeps, in (0, 1].", rich_help_panel=BANK),
+]
 BankSize = Annotated[
-    int | None, typer.Option(help="Number of patches that the memory bank keeps, instead of --coreset.")
+    int | None,
+    typer.Option(
+        help="Number of patches that the memory bank keeps, instead of --coreset: the same for every category, so that "
+        "times compare.",
+        rich_help_panel=BANK,
+    ),
+]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        help="How they are chosen: greedy (k-centre, as in the paper), two_level (the same part by part, for more "
+        "patches than memory holds; radius at most 4 times the best, where greedy has 2), random or full (all).",
+        rich_help_panel=BANK,
+    ),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop early, once every training patch lies within this distance of the bank. The line 'bank:' of a run "
+        "without it says which distances there are.",
+        rich_help_panel=BANK,
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="What the patches of the training images may take while the bank is chosen, e.g. 4G. More of them: "
+        "--features with --sampler two_level.",
+        rich_help_panel=BANK,
+    ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to keep the training patches in, 1.2 MB an image for ResNet-18: a killed run goes on with them, a "
+        "later one with another bank starts from them. Yours to delete.",
+        rich_help_panel=BANK,
+    ),
+]
+FeaturesDtype = Annotated[
+    str, typer.Option(help="float32, or float16 for half the space in --features.", rich_help_panel=BANK)
 ]
 ImageFolders = Annotated[
     str | None,

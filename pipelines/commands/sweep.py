@@ -10,8 +10,13 @@ import typer
 from pipelines.commands.options import (
     BankSize,
     Coreset,
+    Coverage,
+    Features,
+    FeaturesDtype,
     ImageFolders,
     LabelledFolder,
+    Memory,
+    Sampler,
     Steps,
     Taps,
     Weights,
@@ -38,7 +43,7 @@ def sweep(
         typer.Argument(
             help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
             "images, labelled, one_shot, sparse_steps, scope, datasets, categories, seeds, weights, taps, coreset, "
-            "bank_size, timing."
+            "bank_size, sampler, coverage, memory, features, features_dtype, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -72,6 +77,11 @@ def sweep(
     taps: Taps = None,
     coreset: Coreset = 0.01,
     bank_size: BankSize = None,
+    sampler: Sampler = "greedy",
+    coverage: Coverage = None,
+    memory: Memory = None,
+    features: Features = None,
+    features_dtype: FeaturesDtype = "float32",
     timing: Annotated[bool, typer.Option(help="Time the stages of each run.")] = True,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
@@ -108,6 +118,11 @@ def sweep(
             taps=listed(taps),
             coreset=coreset,
             bank_size=bank_size,
+            sampler=sampler,
+            coverage=coverage,
+            memory=memory,
+            features=str(features) if features else None,
+            features_dtype=features_dtype,
             timing=timing,
         )
     _sweep(chosen, output)
