@@ -11,6 +11,7 @@ from compress.artifact import load_backbone, save
 from compress.backbone import Backbone, create_backbone
 from compress.cost import Cost, cost_of
 from compress.errors import CompressError
+from compress.export import OnnxBackbone, export_onnx, load_onnx
 from compress.importance import METHODS
 from compress.pruning import prune
 from compress.recovery import RECOVERIES, RecoveryError, distill, finetune, recalibrate, reinitialise
@@ -23,13 +24,16 @@ __all__ = [
     "Backbone",
     "CompressError",
     "Cost",
+    "OnnxBackbone",
     "Recipe",
     "RecoveryError",
     "cost_of",
     "create_backbone",
     "distill",
+    "export_onnx",
     "finetune",
     "load_backbone",
+    "load_onnx",
     "prune",
     "recalibrate",
     "reinitialise",
