@@ -10,9 +10,10 @@ from torch import Tensor
 from compress.backbone import Backbone
 from compress.cost import cost_of
 from compress.export.graph import DEFAULT_OPSET, OPSETS, check_opset, to_graph
-from compress.export.header import FORMAT, Header, read_model, write_model
-from compress.export.onnx_backbone import OnnxBackbone, load_onnx
+from compress.export.header import FORMAT, Header, read_model
+from compress.export.onnx_backbone import OnnxBackbone, load_onnx, save_onnx
 from compress.export.parity import FLOAT_TOLERANCE, require_float_parity
+from compress.export.runtimes import RUNTIMES
 from compress.export.views import normalised_views, patterned_views
 from compress.files import require_writable
 
@@ -23,13 +24,14 @@ __all__ = [
     "FLOAT_TOLERANCE",
     "FORMAT",
     "OPSETS",
+    "RUNTIMES",
     "Header",
     "OnnxBackbone",
     "export_onnx",
     "load_onnx",
     "read_model",
+    "save_onnx",
     "to_graph",
-    "write_model",
 ]
 
 
@@ -40,10 +42,13 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     images: Sequence[Tensor] = (),
 ) -> OnnxBackbone:
-    """Write `backbone` to `path` as an ONNX model in float32 (see `to_graph`), and load it.
+    """Write `backbone` to `path` as an ONNX model in float32 (see `to_graph`).
 
     Before it is written, its maps are compared with PyTorch's on four of `images` (uint8 RGB (3, H, W)), or on smooth
     random ones: they may differ by 0.001 of their range.
+
+    Returns:
+        What `load_onnx` makes of the file.
 
     Raises:
         CompressError: an opset outside 18 to 23, a path that cannot be written, an operator that ONNX does not have,
@@ -55,5 +60,6 @@ def export_onnx(
     views = normalised_views(images, range(min(len(images), PARITY_IMAGES)), spec) if images else patterned_views(spec)
     graph = to_graph(backbone, opset=opset)
     require_float_parity(backbone, graph, views)
-    write_model(graph.model, Header(spec, "fp32", cost_of(backbone)), path)
-    return load_onnx(path)
+    exported = OnnxBackbone(graph.model, Header(spec, "fp32", cost_of(backbone)))
+    save_onnx(exported, path)
+    return exported

@@ -17,7 +17,6 @@ from compress.artifact import UNREADABLE, describe, parse_spec
 from compress.backbone import BackboneSpec
 from compress.cost import Cost
 from compress.errors import CompressError
-from compress.files import atomic_path
 
 FORMAT = "prunecore-onnx/1"
 PRECISIONS = ("fp32", "int8")
@@ -31,37 +30,36 @@ class Header:
         spec: of the backbone that it was made from.
         precision: `fp32` or `int8`.
         cost: parameters and MACs, the same before and after quantization.
+        runtime: what it was made for, a key of `RUNTIMES`; the others can run it too.
         quantization: how it was quantized, as JSON values (see `compress.quantization`); None for `fp32`.
     """
 
     spec: BackboneSpec
     precision: str
     cost: Cost
+    runtime: str = "onnxruntime"
     quantization: dict[str, Any] | None = None
 
 
-def write_model(model: onnx.ModelProto, header: Header, path: str | os.PathLike[str]) -> None:
-    """Write `model` with `header` in its `metadata_props`, whole or not at all.
-
-    Raises:
-        CompressError: `path` cannot be written.
-    """
+def labelled(model: onnx.ModelProto, header: Header) -> bytes:
+    """The bytes of an ONNX file of `model` with `header` in its `metadata_props`."""
     described = {
         "backbone": describe(header.spec),
         "precision": header.precision,
         "cost": dataclasses.asdict(header.cost),
+        "runtime": header.runtime,
         "quantization": header.quantization,
     }
     description = json.dumps(described, sort_keys=True, separators=(",", ":"))
-    labelled = _bare(model)
-    digest = _digest(description, labelled)
-    onnx.helper.set_model_props(labelled, {"format": FORMAT, "prunecore": description, "sha256": digest})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(labelled.SerializeToString())
+    bare = _bare(model)
+    digest = _digest(description, bare)
+    onnx.helper.set_model_props(bare, {"format": FORMAT, "prunecore": description, "sha256": digest})
+    content: bytes = bare.SerializeToString()
+    return content
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
-    """The model and the header in `path`.
+    """The model, without its header, and the header in `path`.
 
     Raises:
         CompressError: the file is missing, truncated, edited, foreign, or of a newer format.
@@ -97,7 +95,8 @@ def _parse(described: dict[str, Any]) -> Header:
         raise ValueError(f"precision {precision}")
     if not (quantization is None or isinstance(quantization, dict)):
         raise ValueError("quantization is no record")
-    return Header(parse_spec(described["backbone"]), precision, Cost(**described["cost"]), quantization)
+    cost = Cost(**{name: int(value) for name, value in described["cost"].items()})
+    return Header(parse_spec(described["backbone"]), precision, cost, str(described["runtime"]), quantization)
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:

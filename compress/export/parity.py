@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.export.graph import Graph, layer_of
-from compress.export.onnx_backbone import open_session, run
+from compress.export.runtimes import open_model
 
 FLOAT_TOLERANCE = 1e-3  # of a map's range: other orders of summation, nothing else
 Values = Mapping[str, NDArray[np.float32]]
@@ -44,7 +44,7 @@ def require_float_parity(backbone: Backbone, graph: Graph, images: Tensor) -> fl
     """
     with torch.inference_mode():
         expected = [found.float().numpy() for found in backbone(images)]
-    found = run(open_session(graph.model.SerializeToString()), images)
+    found = open_model(graph.model.SerializeToString())(images.contiguous().numpy())
     worst = max(deviation(one, other) for one, other in zip(expected, found, strict=True))
     if not worst <= FLOAT_TOLERANCE:  # a NaN is no parity either
         layer = _first_float_layer(backbone, graph, images)
@@ -59,7 +59,7 @@ def intermediate(model: onnx.ModelProto, names: Sequence[str], images: Tensor) -
     """The values called `names` in `model` for a normalised batch; those that it does not have are left out."""
     produced = {output for node in model.graph.node for output in node.output}
     wanted = [name for name in dict.fromkeys(names) if name in produced]
-    found = run(open_session(watching(model, wanted).SerializeToString()), images)
+    found = open_model(watching(model, wanted).SerializeToString())(images.contiguous().numpy())
     return dict(zip(wanted, found, strict=True))
 
 
