@@ -11,19 +11,23 @@ from compress.artifact import load_backbone, save
 from compress.backbone import Backbone, create_backbone
 from compress.cost import Cost, cost_of
 from compress.errors import CompressError
-from compress.export import OnnxBackbone, export_onnx, load_onnx
+from compress.export import OnnxBackbone, export_onnx, load_onnx, save_onnx
 from compress.importance import METHODS
 from compress.pruning import prune
+from compress.quantization import CALIBRATORS, Calibration, MaxDrop, quantize
 from compress.recovery import RECOVERIES, RecoveryError, distill, finetune, recalibrate, reinitialise
 from compress.training import Recipe
 
 __all__ = [
     "ARCHITECTURES",
+    "CALIBRATORS",
     "METHODS",
     "RECOVERIES",
     "Backbone",
+    "Calibration",
     "CompressError",
     "Cost",
+    "MaxDrop",
     "OnnxBackbone",
     "Recipe",
     "RecoveryError",
@@ -35,7 +39,9 @@ __all__ = [
     "load_backbone",
     "load_onnx",
     "prune",
+    "quantize",
     "recalibrate",
     "reinitialise",
     "save",
+    "save_onnx",
 ]

@@ -28,6 +28,7 @@ class OnnxBackbone(nn.Module):
         runtime: a key of `RUNTIMES`; by default the one that the model was made for.
 
     Attributes:
+        model: the ONNX model, without its header; not to be changed.
         header: what the model says about itself.
         content: the bytes of its file.
 
@@ -39,6 +40,7 @@ class OnnxBackbone(nn.Module):
         self, model: onnx.ModelProto, header: Header, *, threads: int | None = None, runtime: str | None = None
     ) -> None:
         super().__init__()
+        self.model = model
         self.header = header
         self.content = labelled(model, header)
         self.runtime = runtime or header.runtime
@@ -104,9 +106,7 @@ def save_onnx(backbone: OnnxBackbone, path: str | os.PathLike[str]) -> None:
     atomic_write(path, backbone.content)
 
 
-def load_onnx(
-    path: str | os.PathLike[str], *, threads: int | None = None, runtime: str | None = None
-) -> OnnxBackbone:
+def load_onnx(path: str | os.PathLike[str], *, threads: int | None = None, runtime: str | None = None) -> OnnxBackbone:
     """The backbone in an ONNX file that `export_onnx` or `save_onnx` wrote; for the rest see `OnnxBackbone`.
 
     Raises:

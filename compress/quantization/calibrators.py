@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.errors import CompressError, unknown
 from compress.quantization.affine import LEVELS, Range, activation_scale, dequantize, quantize
 from compress.quantization.histogram import Histogram
 
 Calibrator = Callable[[Histogram], Range]
 
+LEAST_IMAGES = 8
 _SHRINKINGS = np.linspace(1.0, 0.1, 46)  # shares of a bound that the searches try: steps of 0.02
 
 
@@ -21,7 +23,7 @@ def minmax(histogram: Histogram) -> Range:
     return Range(min(histogram.low, 0.0), max(histogram.high, 0.0))
 
 
-def percentile(histogram: Histogram, percent: float) -> Range:
+def percentile(histogram: Histogram, percent: float = 99.99) -> Range:
     """The middle `percent` of all values: each side loses (100 - percent) / 2 per cent."""
     rest = (1 - percent / 100) / 2
     return Range(min(histogram.quantile(rest), 0.0), max(histogram.quantile(1 - rest), 0.0))
@@ -87,14 +89,38 @@ def _best(widest: Range, cost: Callable[[Range], float]) -> Range:
     return best
 
 
-def calibrator(name: str, percent: float) -> Calibrator:
-    """The calibrator of that name; `percent` is for `percentile` alone."""
-    return partial(percentile, percent=percent) if name == "percentile" else CALIBRATORS[name]
-
-
 CALIBRATORS: dict[str, Calibrator] = {
     "minmax": minmax,
-    "percentile": partial(percentile, percent=99.99),
+    "percentile": percentile,
     "entropy": entropy,
     "mse": mse,
 }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the ranges of activations are found.
+
+    Attributes:
+        method: a key of `CALIBRATORS`.
+        percentile: the share of all values that method `percentile` keeps, in [90, 100] per cent.
+        count: images at most, spread evenly over those given; 8 more are kept for the check.
+    """
+
+    method: str = "mse"
+    percentile: float = 99.99
+    count: int = 128
+
+    def __post_init__(self) -> None:
+        if self.method not in CALIBRATORS:
+            raise unknown("calibration", self.method, CALIBRATORS, "mse is the default")
+        if not 90 <= self.percentile <= 100:
+            raise CompressError(f"percentile {self.percentile} is outside 90 to 100 per cent: 99.99 is the default")
+        if self.count < LEAST_IMAGES:
+            raise CompressError(f"{self.count} images calibrate nothing well: give at least {LEAST_IMAGES}")
+
+    def range_of(self, histogram: Histogram) -> Range:
+        """The range that a tensor's 256 levels are spread over."""
+        if self.method == "percentile":
+            return percentile(histogram, self.percentile)
+        return CALIBRATORS[self.method](histogram)

@@ -15,8 +15,8 @@ BINS = 8192  # half of them are in use at least: a bin is then 1/16 of a step of
 class Histogram:
     """Counts of values in bins whose width is a power of two, zero always at an edge.
 
-    A value beyond the bins doubles their width, as often as is needed: neighbours are joined in pairs, which is exact, so
-    counts do not depend on the order in which values come.
+    A value beyond the bins doubles their width, as often as is needed: neighbours are joined in pairs, which is exact,
+    so counts do not depend on the order in which values come.
 
     Attributes:
         low, high: the smallest and the largest value so far, exact.
@@ -55,7 +55,8 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The bins' borders, one more than there are bins."""
-        return (self._first + np.arange(len(self._counts) + 1)) * self.width
+        places: NDArray[np.float64] = np.arange(len(self._counts) + 1, dtype=np.float64) + self._first
+        return places * self.width
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from compress.backbone import BackboneSpec
 from compress.errors import CompressError
@@ -22,10 +25,18 @@ _HARD = 3.0  # where HardSwish and PyTorch's HardSigmoid begin and end
 BATCH = 4  # images whose activations are held at a time: 60 MB for a ResNet-18
 
 
-def histograms(
+@dataclass(frozen=True)
+class Activations:
+    """What a stream of images made of each value: a histogram, and the mean of each channel (C,)."""
+
+    histograms: Mapping[str, Histogram]
+    means: Mapping[str, NDArray[np.float64]]
+
+
+def collect(
     model: onnx.ModelProto, spec: BackboneSpec, images: Sequence[Any], places: Sequence[int], *, track: Track = quiet
-) -> dict[str, Histogram]:
-    """A histogram of the input and of every node's outputs, over the centre views of `images[place]`.
+) -> Activations:
+    """The input and every node's outputs, over the centre views of `images[place]`.
 
     Raises:
         CompressError: an image that is not uint8 RGB, or an activation that is not finite; the message names the layer.
@@ -33,16 +44,19 @@ def histograms(
     names = [output for node in model.graph.node for output in node.output]
     layers = {output: layer_of(node) for node in model.graph.node for output in node.output}
     run = open_model(watching(model, names).SerializeToString(), threads=torch.get_num_threads())
-    found = {name: Histogram() for name in (INPUT, *names)}
+    histograms = {name: Histogram() for name in (INPUT, *names)}
+    sums: dict[str, Any] = dict.fromkeys(histograms, 0.0)
     starts = range(0, len(places), BATCH)
     for start in track(starts, "calibration", len(starts)):
-        views = normalised_views(images, places[start : start + BATCH], spec)
-        for name, values in zip((INPUT, *names), (views.numpy(), *run(views.contiguous().numpy())), strict=True):
+        views = normalised_views(images, places[start : start + BATCH], spec).contiguous().numpy()
+        for name, values in zip((INPUT, *names), (views, *run(views)), strict=True):
             try:
-                found[name].add(values)
+                histograms[name].add(values)
             except CompressError as error:
                 raise CompressError(f"layer {layers.get(name, name)}: {error}") from error
-    return found
+            if values.ndim == 4:
+                sums[name] = sums[name] + values.mean(axis=(2, 3), dtype=np.float64).sum(axis=0)
+    return Activations(histograms, {name: total / len(places) for name, total in sums.items()})
 
 
 def useful(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
