@@ -17,7 +17,7 @@ from anomaly.patchcore import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.timing import time_stages
-from compress import Backbone
+from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
 from pipelines import machine
 from pipelines.console import note
@@ -37,7 +37,7 @@ class DetectorSettings:
     seed: int = 0
     timing: bool = False
 
-    def fit(self, backbone: Backbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
+    def fit(self, backbone: Backbone | OnnxBackbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """PatchCore with `backbone`, fitted on good images."""
         detector = PatchCore(
             backbone,
