@@ -14,12 +14,13 @@ from compress.errors import CompressError
 from compress.export import OnnxBackbone, export_onnx, load_onnx, save_onnx
 from compress.importance import METHODS
 from compress.pruning import prune
-from compress.quantization import CALIBRATORS, Calibration, MaxDrop, quantize
+from compress.quantization import BACKENDS, CALIBRATORS, Calibration, MaxDrop, quantize
 from compress.recovery import RECOVERIES, RecoveryError, distill, finetune, recalibrate, reinitialise
 from compress.training import Recipe
 
 __all__ = [
     "ARCHITECTURES",
+    "BACKENDS",
     "CALIBRATORS",
     "METHODS",
     "RECOVERIES",

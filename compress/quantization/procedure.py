@@ -23,6 +23,7 @@ from compress.progress import Track, quiet
 from compress.quantization.bias_correction import corrected
 from compress.quantization.calibrators import LEAST_IMAGES, Calibration
 from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
+from compress.quantization.openvino import nncf_rounder
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
@@ -160,10 +161,12 @@ def _require_parity(
     if worst <= TOLERANCE:
         return
     names = [value for node in model.graph.node for value in node.output]
+    # A rounded value is read behind its rounding, which is also where a ReLU that was merged into it clips.
+    behind = {f"{name}_DequantizeLinear_Output": name for name in names}
     few = check[:2]
-    layer = first_layer_above(
-        model, intermediate(model, names, few), intermediate(found.model, names, few), relative_error, TOLERANCE
-    )
+    int8 = intermediate(found.model, [*names, *behind], few)
+    int8 = {**int8, **{behind[name]: value for name, value in int8.items() if name in behind}}
+    layer = first_layer_above(model, intermediate(model, names, few), int8, relative_error, TOLERANCE)
     raise CompressError(
         f"the int8 maps of this {found.spec.arch} have a relative error of {worst:.2f}, {TOLERANCE:g} is allowed; it "
         f"starts in layer {layer}: keep it float (--keep-float), let --max-error choose, or calibrate otherwise"
@@ -189,8 +192,19 @@ def _onnxruntime(
     return round_but
 
 
+def _openvino(
+    model: onnx.ModelProto,
+    backbone: Backbone,
+    images: Sequence[Any],
+    places: Sequence[int],
+    calibration: Calibration,
+    track: Track,
+) -> Callable[[Sequence[str]], onnx.ModelProto]:
+    return nncf_rounder(model, backbone, images, places)
+
+
 Backend = Callable[
     [onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track],
     Callable[[Sequence[str]], onnx.ModelProto],
 ]
-BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime}
+BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}

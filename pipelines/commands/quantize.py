@@ -36,10 +36,10 @@ def quantize(
             "or mse (least squared error).",
             rich_help_panel=_CALIBRATION,
         ),
-    ] = "mse",
+    ] = "percentile",
     percentile: Annotated[
         float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=_CALIBRATION)
-    ] = 99.99,
+    ] = 99.999,
     count: Annotated[
         int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=_CALIBRATION)
     ] = 128,
