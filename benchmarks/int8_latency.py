@@ -3,9 +3,9 @@
     python -m benchmarks.int8_latency slim.safetensors --images natural1k [--threads 2] [--rounds 200]
 
 The dense parent of the given artifact in eager PyTorch and in ONNX Runtime, then the slim backbone in float and in
-int8, and the int8 files in OpenVINO where it is installed. One image of 224 x 224; all candidates take turns in one run,
-so that a slow second slows all of them; medians, and how many times faster than the two dense ones. Random weights are
-as fast as trained ones, so the dense parent needs none.
+int8, and the int8 files in OpenVINO where it is installed. One image of 224 x 224; all candidates take turns in one
+run, so that a slow second slows all of them; medians, and how many times faster than the two dense ones. Random weights
+are as fast as trained ones, so the dense parent needs none.
 """
 
 from __future__ import annotations

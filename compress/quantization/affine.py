@@ -62,8 +62,8 @@ def representable(scale: Scale) -> Range:
 
 def weight_scales(weights: Floats) -> Floats:
     """s_c = max |w_c| / 127 for each output channel c, shape (C,), of weights (C, ...); 1 for a channel of zeros."""
-    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Floats = np.where(largest > 0, largest / WEIGHT_LEVELS, 1.0)
+    scales: Floats = np.abs(weights).reshape(len(weights), -1).max(axis=1) / WEIGHT_LEVELS
+    scales[scales < np.finfo(np.float32).tiny] = 1.0
     return scales
 
 
