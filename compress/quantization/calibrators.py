@@ -32,8 +32,8 @@ def percentile(histogram: Histogram, percent: float = 99.999) -> Range:
 def mse(histogram: Histogram) -> Range:
     """The bounds with the least mean squared error of the round trip, clipping included.
 
-    Starts at the extremes and shrinks the upper, then the lower bound to as little as 0.02 of what was seen, in steps of
-    6 per cent, twice over (a coordinate search of what Banner et al. 2019, arXiv 1810.05723, solve in closed form).
+    Starts at the extremes and shrinks the upper, then the lower bound to as little as 0.02 of what was seen, in steps
+    of 6 per cent, twice over (a coordinate search of what Banner et al. 2019, arXiv 1810.05723, solve in closed form).
     """
     counts, centres = histogram.counts, np.clip(histogram.centres, histogram.low, histogram.high)
 
