@@ -29,6 +29,7 @@ from compress.files import atomic_path
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError)
 _TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 _PACKAGES = ("prunecore", "torch", "torchvision", "timm", "torch-pruning")
 
@@ -40,7 +41,7 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
         CompressError: `path` cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
-    description = json.dumps(_describe(backbone.spec), sort_keys=True)
+    description = json.dumps(describe(backbone.spec), sort_keys=True)
     header = {"format": FORMAT, "backbone": description, "sha256": _digest(description, state)}
     with atomic_path(path) as temporary:
         try:
@@ -69,8 +70,9 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
     if header.get("sha256") != _digest(description, state):
         raise CompressError(f"{file} was changed after it was saved (its checksum is wrong): get it again")
     try:
-        spec = _parse(json.loads(description), state)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+        spec = parse_spec(json.loads(description))
+        _require_widths(spec, state)
+    except UNREADABLE as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error
     try:
         return assemble(spec, state)
@@ -117,15 +119,19 @@ def _digest(description: str, state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _describe(spec: BackboneSpec) -> dict[str, Any]:
+def describe(spec: BackboneSpec) -> dict[str, Any]:
+    """`spec` as JSON values, with what is needed to build the parent again and the versions at hand."""
     description = dataclasses.asdict(spec)
     description["factory"] = find_architecture(spec.arch).factory_name
     description["versions"] = versions()
     return description
 
 
-def _parse(description: dict[str, Any], state: Mapping[str, Tensor]) -> BackboneSpec:
-    """The spec that the header describes. The checksum guards against accidents alone, so every value is checked."""
+def parse_spec(description: dict[str, Any]) -> BackboneSpec:
+    """The spec that `describe` made it from; one of `UNREADABLE` is raised where it did not.
+
+    A checksum guards against accidents alone, so every value is checked.
+    """
     mean, std = (_three(description[name]) for name in ("mean", "std"))
     size, source, sha256 = description["size"], description["weights"]["source"], description["weights"]["sha256"]
     _require(isinstance(size, int) and 32 <= size <= 4096, f"size {size} is outside 32 to 4096 pixels")
@@ -141,11 +147,11 @@ def _parse(description: dict[str, Any], state: Mapping[str, Tensor]) -> Backbone
         std=std,
         size=size,
         weights=WeightsOrigin(source, sha256),
-        pruning=None if pruning is None else _parse_pruning(pruning, state),
+        pruning=None if pruning is None else _parse_pruning(pruning),
     )
 
 
-def _parse_pruning(given: dict[str, Any], state: Mapping[str, Tensor]) -> Pruning:
+def _parse_pruning(given: dict[str, Any]) -> Pruning:
     pruning = Pruning(**given)
     _require(
         all(isinstance(word, str) for word in (pruning.method, pruning.scope, pruning.recover)),
@@ -155,8 +161,7 @@ def _parse_pruning(given: dict[str, Any], state: Mapping[str, Tensor]) -> Prunin
     _require(isinstance(pruning.seed, int), f"seed {pruning.seed}")
     for layer, kept in pruning.kept.items():
         whole = all(isinstance(index, int) and index >= 0 for index in kept)
-        width = state[f"{layer}.weight"].shape[0]
-        _require(whole and len(set(kept)) == width, f"{layer} holds {width} channels, but not so many are kept")
+        _require(whole and len(set(kept)) == len(kept), f"kept channels of {layer}")
     for stage, channels in pruning.stage_channels.items():
         whole = all(isinstance(index, int) and index >= 0 for index in channels)
         _require(whole and len(set(channels)) == len(channels), f"kept channels of stage {stage}")
@@ -165,6 +170,12 @@ def _parse_pruning(given: dict[str, Any], state: Mapping[str, Tensor]) -> Prunin
     for name, shape in pruning.tail_shapes.items():
         _require(all(isinstance(side, int) and side >= 0 for side in shape), f"shape of {name}")
     return pruning
+
+
+def _require_widths(spec: BackboneSpec, state: Mapping[str, Tensor]) -> None:
+    for layer, kept in (spec.pruning.kept if spec.pruning else {}).items():
+        width = state[f"{layer}.weight"].shape[0]
+        _require(len(kept) == width, f"{layer} holds {width} channels, but not so many are kept")
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from pipelines.commands.generate import generate
 from pipelines.commands.lists import backbones, datasets, methods
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
+from pipelines.commands.quantize import quantize
 from pipelines.commands.sensitivity import sensitivity
 from pipelines.commands.sweep import demo, report, sweep
 from pipelines.console import OneLineRefusals, print_line
@@ -46,7 +47,7 @@ def main(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Slim": (prune, distill, sensitivity, profile),
+    "Slim": (prune, distill, quantize, sensitivity, profile),
     "Judge": (evaluate, sweep, report, demo),
     "Look up": (datasets, methods, backbones, generate),
 }

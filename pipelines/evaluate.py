@@ -20,7 +20,7 @@ from anomaly.images import load_batches, load_image, load_mask
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.timing import time_stages
-from compress import Backbone
+from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
 from pipelines import machine
 from pipelines.console import note
@@ -55,7 +55,7 @@ class DetectorSettings:
             if field.name in first or getattr(self, field.name) != field.default
         }
 
-    def fit(self, backbone: Backbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
+    def fit(self, backbone: Backbone | OnnxBackbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """PatchCore with `backbone`, fitted on good images."""
         detector = PatchCore(
             backbone,

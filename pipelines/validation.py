@@ -14,7 +14,7 @@ from anomaly.features import BATCH
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 from anomaly.synthetic_defects import paint_defects
-from compress import Backbone
+from compress import Backbone, OnnxBackbone
 from compress.errors import CompressError
 from pipelines.evaluate import DetectorSettings, score
 
@@ -73,7 +73,7 @@ class ValidationAuroc:
 
 
 def validation_auroc(
-    backbone: Backbone, split: ValidationSplit, settings: DetectorSettings, *, track: Track = quiet
+    backbone: Backbone | OnnxBackbone, split: ValidationSplit, settings: DetectorSettings, *, track: Track = quiet
 ) -> ValidationAuroc:
     """PatchCore with `backbone`, fitted and judged on `split`. Good for comparing backbones on one split.
 

@@ -1,0 +1,210 @@
+"""The verb: a float backbone and calibration images in, an int8 backbone out, with the record of what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compress.backbone import Backbone
+from compress.cost import cost_of
+from compress.errors import CompressError, unknown
+from compress.export import Header, OnnxBackbone, to_graph
+from compress.export.parity import first_layer_above, intermediate, relative_error, require_float_parity
+from compress.export.views import normalised_views
+from compress.image_kinds import require_sequence
+from compress.progress import Track, quiet
+from compress.quantization.bias_correction import corrected
+from compress.quantization.calibrators import LEAST_IMAGES, Calibration
+from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
+from compress.quantization.openvino import nncf_rounder
+from compress.quantization.qdq import rounded
+from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
+from compress.quantization.search import FloatSearch, Limit, fewest_float
+from compress.quantization.streaming import collect, useful
+
+CHECKED = 8  # images that the result is checked on, none of which it was calibrated on
+TOLERANCE = 0.5  # relative error of a map above which int8 is taken for broken: 6 dB of signal over noise
+ASKED, HURTS, NO_KERNEL = "asked for", "hurts", "no integer kernel"
+
+Loss = Callable[[OnnxBackbone], float]
+
+
+@dataclass(frozen=True)
+class MaxDrop:
+    """What int8 may cost by a measure of the caller's: `loss(int8 backbone)`, at most `limit`; `title` names it."""
+
+    title: str
+    limit: float
+    loss: Loss
+
+
+def quantize(
+    backbone: Backbone,
+    images: Sequence[Tensor],
+    *,
+    calibration: Calibration | None = None,
+    keep_float: Sequence[str] = (),
+    max_error: float | None = None,
+    max_drop: MaxDrop | None = None,
+    backend: str = "onnxruntime",
+    opset: int = 18,
+    track: Track = quiet,
+) -> OnnxBackbone:
+    """`backbone` with int8 weights and activations (see `affine` for the formulas); it is left as it was.
+
+    Args:
+        images: uint8 RGB (3, H, W) of any sizes, read as they are needed; at least 16, never test images. Eight of them
+            are kept out of the calibration and serve for the check, the ranking and `max_error`.
+        keep_float: glob patterns over the parent's layer names; what matches stays float.
+        max_error: the largest relative error ||f - q|| / ||f|| of a tap's map, in (0, 1): as few further layers as are
+            needed stay float, those that hurt most first.
+        max_drop: the same with another measure.
+        backend: `onnxruntime`, or `openvino` (NNCF chooses ranges and kernels; an extra).
+        opset: of the ONNX file, 18 to 23.
+
+    Returns:
+        A backbone whose header's `quantization` tells calibration, errors, and which layers stay float and why.
+
+    Raises:
+        CompressError: too few images, a pattern that matches nothing, a limit that cannot be met, an operator without
+            ONNX form, or maps that are off by more than half their norm; the message names the layer where it starts.
+    """
+    calibration = calibration or Calibration()
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS, "onnxruntime is the default")
+    if max_error is not None and max_drop is not None:
+        raise CompressError("a largest error and a largest drop are two searches: give one of them")
+    if max_error is not None and not 0 < max_error < 1:
+        raise CompressError(f"a relative error of {max_error:g} is outside (0, 1): 0.05 is strict, 0.2 is loose")
+    seen, checked = _places(images, calibration)
+    check = normalised_views(images, checked, backbone.spec)
+    graph = to_graph(backbone, opset=opset)
+    model = graph.model
+    asked = matching_layers(model, keep_float)
+    float_deviation = require_float_parity(backbone, graph, check[:2])
+    reference = maps_of(model, check)
+    round_but = BACKENDS[backend](model, backbone, images, seen, calibration, track)
+    header = Header(backbone.spec, "int8", cost_of(backbone), runtime=backend)
+
+    def made(float_layers: Sequence[str]) -> OnnxBackbone:
+        return OnnxBackbone(round_but(float_layers), header)
+
+    def error(candidate: OnnxBackbone) -> float:
+        return map_error(reference, [found.numpy() for found in candidate(check)])
+
+    limit = max_drop
+    if max_error is not None:
+        limit = MaxDrop("relative error of the maps", max_error, error)
+    ranking: list[LayerError] = []
+    search: FloatSearch[OnnxBackbone] | None = None
+    if limit is not None:
+        free = [layer for layer in roundable_layers(model) if layer not in asked]
+        ranking = rank_layers(free, round_but, reference, check, track=track)
+        worst_first = [each.layer for each in ranking]
+        search = fewest_float(
+            len(free), lambda count: made([*asked, *worst_first[:count]]), Limit(limit.title, limit.limit, limit.loss)
+        )
+    found = search.best if search else made(asked)
+    hurting = ranking[: search.count] if search else []
+    _require_parity(model, found, reference, check)
+    errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
+    record = {
+        "backend": backend,
+        "calibration": calibration.method if backend == "onnxruntime" else "nncf",
+        "percentile": calibration.percentile if calibration.method == "percentile" else None,
+        "images": len(seen),
+        "images_fingerprint": getattr(images, "fingerprint", None),
+        "float_deviation": float_deviation,
+        "map_errors": dict(zip(backbone.spec.taps, errors, strict=True)),
+        "limit": None if limit is None else {"title": limit.title, "limit": limit.limit},
+        "trials": list(search.trials) if search else [],
+        "layers": len(roundable_layers(model)),
+        "float": _why(model, asked, hurting),
+        "ranking": [[each.layer, round(each.error, 5)] for each in ranking],
+        "onnxruntime": onnxruntime.__version__,
+    }
+    return OnnxBackbone(found.model, replace(header, quantization=record), threads=found.threads)
+
+
+def _places(images: Sequence[Any], calibration: Calibration) -> tuple[list[int], list[int]]:
+    """Which images are calibrated on, and which are kept for the check: both spread evenly."""
+    require_sequence(images)
+    needed = LEAST_IMAGES + CHECKED
+    if len(images) < needed:
+        raise CompressError(
+            f"{len(images)} images are too few to calibrate on: {needed} are needed, {LEAST_IMAGES} to calibrate and "
+            f"{CHECKED} to check; 100 or more are better, and any photographs or good parts will do"
+        )
+    chosen = np.linspace(0, len(images) - 1, min(calibration.count + CHECKED, len(images))).round().astype(int)
+    held = set(np.linspace(0, len(chosen) - 1, CHECKED).round().astype(int).tolist())
+    seen = [int(place) for number, place in enumerate(chosen) if number not in held]
+    return seen, [int(chosen[number]) for number in sorted(held)]
+
+
+def _why(model: onnx.ModelProto, asked: Sequence[str], hurting: Sequence[LayerError]) -> dict[str, str]:
+    """The layers that stay float, each with the reason."""
+    kernels = {layer: f"{NO_KERNEL} for {operator}" for layer, operator in layers_without_kernel(model).items()}
+    return {**kernels, **dict.fromkeys(asked, ASKED), **{each.layer: f"{HURTS}: {each.error:.3f}" for each in hurting}}
+
+
+def _require_parity(
+    model: onnx.ModelProto, found: OnnxBackbone, reference: Sequence[NDArray[np.float32]], check: Tensor
+) -> None:
+    worst = map_error(reference, [each.numpy() for each in found(check)])
+    if worst <= TOLERANCE:
+        return
+    names = [value for node in model.graph.node for value in node.output]
+    # A rounded value is read behind its rounding, which is also where a ReLU that was merged into it clips.
+    behind = {f"{name}_DequantizeLinear_Output": name for name in names}
+    few = check[:2]
+    int8 = intermediate(found.model, [*names, *behind], few)
+    int8 = {**int8, **{behind[name]: value for name, value in int8.items() if name in behind}}
+    layer = first_layer_above(model, intermediate(model, names, few), int8, relative_error, TOLERANCE)
+    raise CompressError(
+        f"the int8 maps of this {found.spec.arch} have a relative error of {worst:.2f}, {TOLERANCE:g} is allowed; it "
+        f"starts in layer {layer}: keep it float (--keep-float), let --max-error choose, or calibrate otherwise"
+    )
+
+
+def _onnxruntime(
+    model: onnx.ModelProto,
+    backbone: Backbone,
+    images: Sequence[Any],
+    places: Sequence[int],
+    calibration: Calibration,
+    track: Track,
+) -> Callable[[Sequence[str]], onnx.ModelProto]:
+    """A function from the layers that stay float to the int8 model."""
+    seen = collect(model, backbone.spec, images, places, track=track)
+    ranges = useful(model, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
+
+    def round_but(float_layers: Sequence[str]) -> onnx.ModelProto:
+        float_nodes = nodes_of(model, float_layers)
+        return rounded(corrected(model, seen.means, float_nodes), ranges, float_nodes)
+
+    return round_but
+
+
+def _openvino(
+    model: onnx.ModelProto,
+    backbone: Backbone,
+    images: Sequence[Any],
+    places: Sequence[int],
+    calibration: Calibration,
+    track: Track,
+) -> Callable[[Sequence[str]], onnx.ModelProto]:
+    return nncf_rounder(model, backbone, images, places)
+
+
+Backend = Callable[
+    [onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track],
+    Callable[[Sequence[str]], onnx.ModelProto],
+]
+BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}

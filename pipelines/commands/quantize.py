@@ -1,0 +1,163 @@
+"""compress quantize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.commands.options import Seed, Taps, Weights, listed
+from pipelines.console import ProgressBars, note, print_line, print_table, refuse_in_one_line
+
+if TYPE_CHECKING:
+    from compress import Backbone, MaxDrop, OnnxBackbone
+
+_CALIBRATION = "Calibration: how the ranges of activations are found"
+_MIXED = "Mixed precision: which layers stay float"
+
+
+@refuse_in_one_line
+def quantize(
+    model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the ONNX file.")],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Folders of images to calibrate on, comma-separated; no labels needed. A dataset's good training "
+            "images are best, photographs will do, test images never.",
+            rich_help_panel=_CALIBRATION,
+        ),
+    ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="minmax (all that was seen), percentile (outliers clipped), entropy (Kullback-Leibler, as TensorRT) "
+            "or mse (least squared error).",
+            rich_help_panel=_CALIBRATION,
+        ),
+    ] = "percentile",
+    percentile: Annotated[
+        float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=_CALIBRATION)
+    ] = 99.999,
+    count: Annotated[
+        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=_CALIBRATION)
+    ] = 128,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layers to leave in float: a name or a pattern like 'layer1.*'; may be repeated.",
+            rich_help_panel=_MIXED,
+        ),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave as few layers in float as bring the relative error of the maps below this, in (0, 1).",
+            rich_help_panel=_MIXED,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="The same for the image AUROC lost on a validation split of --dataset: its good training images, "
+            "some with painted defects.",
+            rich_help_panel=_MIXED,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The dataset that --max-drop is judged on.", rich_help_panel=_MIXED)
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Its categories, comma-separated. Default: all.", rich_help_panel=_MIXED)
+    ] = None,
+    precision: Annotated[str, typer.Option(help="int8, or fp32 to export only.")] = "int8",
+    backend: Annotated[
+        str, typer.Option(help="What will run it: onnxruntime, or openvino (pip install 'prunecore\\[openvino]').")
+    ] = "onnxruntime",
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
+    weights: Weights = "auto",
+    taps: Taps = None,
+    seed: Seed = 0,
+) -> None:
+    """Make a backbone int8: a quarter of the bytes, two to three times as fast, one ONNX file.
+
+    compress quantize slim.safetensors --images photographs/ -o slim-int8.onnx
+
+    Weights are rounded to 8 bits with a scale for each channel, activations with a scale for each tensor that is
+    found on the images. The maps are compared with the float ones on images that were not calibrated on; a file
+    whose maps are broken is not written. docs/quantization.md has the formulas.
+    """
+    import compress
+    from compress import CompressError
+    from compress.files import require_writable
+    from pipelines.image_sets import open_images
+    from pipelines.models import open_model
+
+    if precision not in ("int8", "fp32"):
+        raise CompressError(f"precision {precision!r} is neither int8 nor fp32: choose one")
+    if (max_drop is None) != (dataset is None):
+        given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
+        raise CompressError(f"{given} without {missing} says nothing: give both")
+    file = require_writable(output)
+    backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
+    with ProgressBars() as bars:
+        material = open_images(listed(images) or (), track=bars.track) if images else None
+        if precision == "fp32":
+            written = compress.export_onnx(backbone, file, opset=opset, images=material or ())
+        else:
+            if material is None:
+                raise CompressError("int8 is calibrated on images: name a folder of them with --images DIR")
+            written = compress.quantize(
+                backbone,
+                material,
+                calibration=compress.Calibration(calibration, percentile, count),
+                keep_float=keep_float or (),
+                max_error=max_error,
+                max_drop=_drop(backbone, dataset, category, max_drop, seed, bars),
+                backend=backend,
+                opset=opset,
+                track=bars.track,
+            )
+            compress.save_onnx(written, file)
+    _tell(backbone, written)
+    print_line(f"wrote {file}")
+
+
+def _drop(
+    backbone: Backbone, dataset: str | None, category: str | None, drop: float | None, seed: int, bars: ProgressBars
+) -> MaxDrop | None:
+    """What `--max-drop` and `--dataset` ask for."""
+    from pipelines.data import open_categories
+    from pipelines.quantizing import validation_drop
+
+    if drop is None:
+        return None
+    categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track)
+    return validation_drop(backbone, categories, drop, seed=seed, track=bars.track)
+
+
+def _tell(backbone: Backbone, written: OnnxBackbone) -> None:
+    """What the new file holds and what it cost, against the float backbone in ONNX Runtime."""
+    from compress.artifact import artifact_bytes
+    from pipelines.quantizing import alternating_latency
+
+    eager, exported = alternating_latency([backbone, written])
+    record = written.header.quantization or {}
+    errors = [f"{tap} {error:.3f}" for tap, error in record.get("map_errors", {}).items()]
+    print_table(
+        ["", "before", written.precision],
+        [
+            ["file bytes", f"{artifact_bytes(backbone):,}", f"{written.file_bytes:,}"],
+            ["ms an image (PyTorch, exported)", f"{eager:.2f}", f"{exported:.2f}"],
+            ["times as fast", "1", f"{eager / exported:.1f}"],
+            *([["relative error of the maps", "-", ", ".join(errors)]] if errors else []),
+        ],
+        numeric=[False, True, True],
+    )
+    if record.get("float"):
+        print_table(["layer in float", "why"], [[layer, why] for layer, why in record["float"].items()])
+    for count, loss in record.get("trials", ()):
+        note(f"{count} layers in float: {record['limit']['title']} {loss:.4f} (allowed {record['limit']['limit']:g})")
+    if record:
+        note(f"calibrated on {record['images']} images ({record['calibration']}), checked on 8 others")

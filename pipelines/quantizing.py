@@ -1,0 +1,61 @@
+"""From what a user asks for to an int8 backbone: the calibration images, the drop on a validation split, the times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import fmean, median
+
+import torch
+
+from anomaly import Category
+from anomaly.progress import Track, quiet
+from compress import Backbone, CompressError, MaxDrop, OnnxBackbone
+from pipelines.drop_search import check_drop
+from pipelines.evaluate import DetectorSettings
+from pipelines.validation import validation_auroc, validation_split
+from pipelines.within_drop import NEAR_CHANCE
+
+ROUNDS = 30
+
+
+def validation_drop(
+    backbone: Backbone, categories: Sequence[Category], drop: float, *, seed: int = 0, track: Track = quiet
+) -> MaxDrop:
+    """The image AUROC that int8 loses against `backbone` on validation splits, the mean over `categories`.
+
+    Judged on a validation split of each category's training images with painted defects; test images are not opened.
+
+    Raises:
+        CompressError: a drop outside [0, 1), or a `backbone` that detects nothing.
+    """
+    check_drop(drop)
+    splits = [validation_split(category, seed=seed) for category in categories]
+    settings = DetectorSettings(seed=seed)
+
+    def score(network: Backbone | OnnxBackbone) -> float:
+        return fmean(validation_auroc(network, split, settings, track=track).image for split in splits)
+
+    float_score = score(backbone)
+    if float_score < NEAR_CHANCE:
+        raise CompressError(
+            f"this {backbone.spec.arch} has an AUROC of {float_score:.3f} on the validation split in float, and below "
+            f"{NEAR_CHANCE} a drop means nothing: give pretrained weights"
+        )
+    return MaxDrop("drop of validation image AUROC", drop, lambda candidate: float_score - score(candidate))
+
+
+@torch.inference_mode()
+def alternating_latency(
+    backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS, warm_up: int = 5
+) -> list[float]:
+    """Median milliseconds of one image for each backbone, measured in turns, so that a slow second slows all."""
+    side = backbones[0].spec.size
+    image = torch.zeros(1, 3, side, side)
+    times: list[list[float]] = [[] for _ in backbones]
+    for _ in range(warm_up + rounds):
+        for own, backbone in zip(times, backbones, strict=True):
+            start = time.perf_counter()
+            backbone(image)
+            own.append((time.perf_counter() - start) * 1000)
+    return [median(own[warm_up:]) for own in times]
