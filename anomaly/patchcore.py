@@ -69,28 +69,48 @@ class PatchCore:
     def fit(self, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """Fill the bank from good images.
 
-        Images stream through in batches of 16; memory is bounded by the features of all of them and their
+        Raises:
+            AnomalyError: no images, a damaged one, or a coreset that keeps no patch.
+        """
+        return self.use_bank(self.choose_bank(self.training_patches(samples, track=track).flatten(0, 2), track=track))
+
+    def use_bank(self, bank: MemoryBank) -> PatchCore:
+        """Search in `bank` from now on."""
+        self._bank = bank
+        return self
+
+    def training_patches(self, samples: Sequence[Sample], *, track: Track = quiet) -> Tensor:
+        """Patch features (N, H, W, D) of images.
+
+        Images stream through in batches of 16; memory is bounded by the features of all of them and the bank's
         projection: images x H x W x (D + 128) x 4 bytes, 1.2 GB for 761 images and ResNet-18's 28 x 28 x 384.
 
         Raises:
-            AnomalyError: no images, a damaged one, or a coreset that keeps no patch.
+            AnomalyError: no images, or a damaged one.
         """
         features: Tensor | None = None
         filled = 0
         for batch in track(load_batches(samples, BATCH), "training features", -(-len(samples) // BATCH)):
-            patches = self.embed(self.extract(batch)).flatten(0, 2)
+            patches = self.embed(self.extract(batch))
             if features is None:  # one block from the start: joining pieces at the end would take twice the memory
-                features = torch.empty(len(samples) * (len(patches) // len(batch)), patches.shape[1])
+                features = torch.empty(len(samples), *patches.shape[1:])
             features[filled : filled + len(patches)] = patches
             filled += len(patches)
         if features is None:
             raise AnomalyError("no training images: PatchCore learns from good images")
-        size = self.bank_size or coreset_size(len(features), self.coreset)
-        if size > len(features):
-            raise AnomalyError(f"bank size {size} is more than the {len(features)} training patches: lower it")
-        projected = random_projection(features, seed=self.seed)
-        self._bank = MemoryBank(features[greedy_coreset(projected, size, seed=self.seed, track=track)])
-        return self
+        return features
+
+    def choose_bank(self, patches: Tensor, *, size: int | None = None, track: Track = quiet) -> MemoryBank:
+        """The coreset of patches (M, D) as a bank; of `size` vectors, or as many as the detector's settings say.
+
+        Raises:
+            AnomalyError: a coreset that keeps no patch, or more than there are.
+        """
+        size = size or self.bank_size or coreset_size(len(patches), self.coreset)
+        if size > len(patches):
+            raise AnomalyError(f"bank size {size} is more than the {len(patches)} training patches: lower it")
+        projected = random_projection(patches, seed=self.seed)
+        return MemoryBank(patches[greedy_coreset(projected, size, seed=self.seed, track=track)])
 
     def predict(self, batch: Tensor) -> Prediction:
         """Scores and maps of a uint8 RGB batch (N, 3, 224, 224)."""
