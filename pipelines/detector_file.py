@@ -41,7 +41,6 @@ from prunecore_runtime.images import RESIZE
 FORMAT = "prunecore-detector/1"
 DESCRIPTION, BANK, IMAGES = "detector.json", "bank.safetensors", "images.safetensors"
 BACKBONES = ("backbone.safetensors", "backbone.onnx")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same detector makes the same bytes
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Description:
 
     Attributes:
         settings: coreset, bank_size, seed, folds.
-        fingerprints: SHA-256 of the data, of the backbone's file, of the bank.
+        fingerprints: SHA-256 of the data, of the backbone (as its file tells it), of the bank.
     """
 
     dataset: str
@@ -93,7 +92,7 @@ def save_detector(detector: FittedDetector, path: str | os.PathLike[str]) -> Non
     Raises:
         CompressError: `path` cannot be written.
     """
-    name, backbone = backbone_bytes(detector.backbone)
+    name, backbone = _backbone_entry(detector.backbone)
     entries = {
         name: backbone,
         BANK: save({"vectors": detector.bank.contiguous()}),
@@ -105,9 +104,9 @@ def save_detector(detector: FittedDetector, path: str | os.PathLike[str]) -> Non
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(DESCRIPTION, _EPOCH), json.dumps(described, indent=1))
+        archive.writestr(zipfile.ZipInfo(DESCRIPTION), json.dumps(described, indent=1))
         for entry, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(entry, _EPOCH), content)
+            archive.writestr(zipfile.ZipInfo(entry), content)
     atomic_write(path, buffer.getvalue())
 
 
@@ -143,7 +142,7 @@ def load_detector(path: str | os.PathLike[str]) -> FittedDetector:
         raise CompressError(f"{file}: {error}") from error
 
 
-def backbone_bytes(backbone: Backbone | OnnxBackbone) -> tuple[str, bytes]:
+def _backbone_entry(backbone: Backbone | OnnxBackbone) -> tuple[str, bytes]:
     """The entry that a backbone makes: its name and its content."""
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(backbone, OnnxBackbone):

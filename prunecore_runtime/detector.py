@@ -20,6 +20,7 @@ from prunecore_runtime.seal import is_whole
 
 FORMAT = "prunecore-onnx-detector/1"
 KEY = "prunecore"  # of the metadata in the file
+PRODUCER = "prunecore-detector"  # stands at the beginning of the file, where a truncated one still has it
 OUTPUTS = ("score", "normalised", "map")
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
@@ -115,7 +116,7 @@ def _read(file: Path) -> bytes:
         raise DetectorError(f"cannot read {file}: {error.strerror}") from error
     if is_whole(content):
         return content
-    if b"prunecore-onnx-detector/" in content:
+    if PRODUCER.encode() in content[:64]:
         raise DetectorError(f"{file} is truncated or was changed after it was exported: get it again")
     if content.startswith(b"PK"):
         raise DetectorError(f"{file} is no exported detector: compress export {file} -o FILE.onnx makes one of it")

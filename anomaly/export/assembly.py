@@ -15,6 +15,7 @@ from anomaly.export.graph import OPSET, Graph
 from anomaly.export.preprocessing import add_preprocessing
 from anomaly.export.scoring import add_scoring
 from anomaly.export.search import BankPrecision, add_search
+from prunecore_runtime.detector import PRODUCER
 from prunecore_runtime.images import CROP
 
 IMAGES = "images"  # the name of the input
@@ -63,7 +64,7 @@ def detector_graph(
         nodes += stage.nodes
         constants += stage.constants
     graph = helper.make_graph(nodes, "detector", [_value(IMAGES, TensorProto.UINT8, "HW3")], _outputs(), constants)
-    model = helper.make_model(graph, opset_imports=features.opset_import, producer_name="prunecore")
+    model = helper.make_model(graph, opset_imports=features.opset_import, producer_name=PRODUCER)
     model.ir_version = features.ir_version
     onnx.checker.check_model(model, full_check=True)
     return model
