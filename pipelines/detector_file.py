@@ -32,9 +32,7 @@ import compress
 from anomaly import PatchCore
 from anomaly.memory_bank import MemoryBank
 from anomaly.threshold import Threshold
-from compress import Backbone
-from compress.errors import CompressError
-from compress.export import OnnxBackbone, load_onnx, write_model
+from compress import Backbone, CompressError, OnnxBackbone, load_onnx
 from compress.files import atomic_write
 from prunecore_runtime.images import RESIZE
 
@@ -144,14 +142,12 @@ def load_detector(path: str | os.PathLike[str]) -> FittedDetector:
 
 def _backbone_entry(backbone: Backbone | OnnxBackbone) -> tuple[str, bytes]:
     """The entry that a backbone makes: its name and its content."""
+    if isinstance(backbone, OnnxBackbone):
+        return BACKBONES[1], backbone.content
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(backbone, OnnxBackbone):
-            file = Path(folder, BACKBONES[1])
-            write_model(backbone.graph(), backbone.header, file)
-        else:
-            file = Path(folder, BACKBONES[0])
-            compress.save(backbone, file)
-        return file.name, file.read_bytes()
+        file = Path(folder, BACKBONES[0])
+        compress.save(backbone, file)
+        return BACKBONES[0], file.read_bytes()
 
 
 def _read(file: Path) -> dict[str, bytes]:

@@ -75,7 +75,7 @@ def detector_bytes(detector: FittedDetector, precision: BankPrecision) -> bytes:
     backbone = detector.backbone
     try:
         model = detector_graph(
-            backbone.graph() if isinstance(backbone, OnnxBackbone) else to_graph(backbone).model,
+            backbone.model if isinstance(backbone, OnnxBackbone) else to_graph(backbone).model,
             mean=backbone.mean,
             std=backbone.std,
             bank=detector.bank.numpy(),

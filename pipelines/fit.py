@@ -15,11 +15,11 @@ from anomaly import Category, PatchCore, fingerprint
 from anomaly.progress import Track, quiet
 from anomaly.threshold import FOLDS, check_quantile, held_out_scores, threshold_of
 from compress import Backbone
-from compress.artifact import versions
+from compress.artifact import digest_of, versions
 from compress.errors import CompressError
 from compress.export import OnnxBackbone, load_onnx
 from pipelines.console import note
-from pipelines.detector_file import Description, FittedDetector, backbone_bytes
+from pipelines.detector_file import Description, FittedDetector
 from pipelines.models import open_model
 from prunecore_runtime.images import read_image, resized
 
@@ -104,10 +104,14 @@ def fit_detector(
         threshold=threshold,
         fingerprints={
             "data": fingerprint(category),
-            "backbone": hashlib.sha256(backbone_bytes(backbone)[1]).hexdigest(),
+            "backbone": _fingerprint(backbone),
             "bank": hashlib.sha256(vectors.numpy().tobytes()).hexdigest(),
         },
         versions={**versions(), "onnxruntime": version("onnxruntime"), "faiss-cpu": version("faiss-cpu")},
         command=command,
     )
     return FittedDetector(backbone, vectors, torch.from_numpy(np.stack(pixels)), description)
+
+
+def _fingerprint(backbone: Backbone | OnnxBackbone) -> str:
+    return hashlib.sha256(backbone.content).hexdigest() if isinstance(backbone, OnnxBackbone) else digest_of(backbone)

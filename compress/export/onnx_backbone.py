@@ -66,10 +66,6 @@ class OnnxBackbone(nn.Module):
         self._run = open_model(self.content, self.runtime, threads=count)
         self._threads = count
 
-    def graph(self) -> onnx.ModelProto:
-        """A copy of the model, without its header."""
-        return onnx.load_model_from_string(self._model)
-
     @property
     def spec(self) -> BackboneSpec:
         """That of the backbone that this one was made from."""
