@@ -234,6 +234,19 @@ def test_the_whole_is_pythons_detector(precision: str, tolerance: float) -> None
     assert np.allclose(alone, score[2], rtol=1e-5)  # an image's score does not hang on the others of its batch
 
 
+def test_the_backbones_nodes_may_come_in_any_order() -> None:
+    backbone = Strided().graph()
+    turned = list(reversed(backbone.graph.node))
+    del backbone.graph.node[:]
+    backbone.graph.node.extend(turned)
+    bank = np.ones((4, 12), np.float32)
+    model = detector_graph(backbone, mean=MEAN, std=STD, bank=bank, threshold=1.0)
+    assert [node.name for node in model.graph.node if node.op_type == "Relu"] == ["features/relu", "features/relu2"]
+    backbone.graph.node[0].input[0] = "nothing"
+    with pytest.raises(AnomalyError, match="takes what no other gives"):
+        detector_graph(backbone, mean=MEAN, std=STD, bank=bank, threshold=1.0)
+
+
 def test_every_node_is_named_after_its_stage() -> None:
     bank = np.random.default_rng(0).standard_normal((20, 12)).astype(np.float32)
     model = detector_graph(Strided().graph(), mean=MEAN, std=STD, bank=bank, threshold=1.0)

@@ -58,7 +58,7 @@ def detector_graph(
     _, height, width = shapes[0]
     add_scoring(scoring, distances, height, width, size=CROP, threshold=threshold)
     entrance = helper.make_node("Identity", [pixels], [taken], name="preprocess/entrance")
-    nodes = [*before.nodes, entrance, *features.graph.node]
+    nodes = [*before.nodes, entrance, *_in_order(features.graph)]
     constants = [*before.constants, *features.graph.initializer]
     for stage in (after, search, scoring):
         nodes += stage.nodes
@@ -68,6 +68,20 @@ def detector_graph(
     model.ir_version = features.ir_version
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes, each behind those that it takes values from: quantizers append theirs at the end."""
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(node.input)]
+        if not ready:
+            raise AnomalyError(f"the backbone's node {waiting[0].name} takes what no other gives: export it again")
+        known.update(output for node in ready for output in node.output)
+        ordered += ready
+        waiting = [node for node in waiting if not known.issuperset(node.output)]
+    return ordered
 
 
 def _check(backbone: ModelProto, bank: NDArray[np.float32], threshold: float) -> list[Shape]:

@@ -1,7 +1,7 @@
 """The nearest-neighbour search inside the graph: |x - y|^2 = |x|^2 - 2 x.y + |y|^2, the product over all of the bank.
 
 Patches and bank are shifted by the bank's mean first: distances stay, and less is lost in the difference of squares.
-The bank is cut into blocks, so that memory is bounded by N x P x 512 products and they stay in the processor's cache.
+The bank is cut into blocks, so that memory is bounded by N x P x 1024 products and they stay in the processor's cache.
 
 An int8 bank is b = round((y - c) / s) in 8 bits, c being the middle of its range and s the range over 255. Whole
 numbers choose the nearest neighbour: with a = round((x - c) / 2s), 7 bits, |x - y|^2 is about
@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from anomaly.export.graph import Graph, integers
 
-BLOCK = 512  # bank vectors in one product
+BLOCK = 1024  # bank vectors in one product
 _ZERO = 64  # a patch's code of c
 
 
@@ -90,7 +90,7 @@ def _choice(graph: Graph, shifted: str, codes: NDArray[np.float64], held: str, s
     wide = graph.op("QuantizeLinear", shifted, graph.constant(2 * step, np.float32), zero)
     patches = graph.op("Min", wide, most)  # a + 64
     axis = integers(graph, [1])
-    least = place = ""
+    places, values = [], []
     for start in range(0, len(codes), BLOCK):
         norms = graph.constant(np.rint(np.square(codes[start : start + BLOCK]).sum(axis=1) / 4), np.int32)
         # ONNX Runtime cuts and turns constants once, when it loads the file, which holds the bank once.
@@ -99,13 +99,10 @@ def _choice(graph: Graph, shifted: str, codes: NDArray[np.float64], held: str, s
         )
         product = graph.op("MatMulInteger", patches, graph.op("Transpose", block, perm=[1, 0]), zero)  # a.b
         difference = graph.op("Sub", norms, product)
-        nearest = graph.op("ArgMin", difference, axis=1, keepdims=0)
-        if not place:
-            place, least = nearest, graph.op("ReduceMin", difference, axis, keepdims=0)
-            continue
-        found = graph.op("ReduceMin", difference, axis, keepdims=0)
-        place = graph.op(
-            "Where", graph.op("Less", found, least), graph.op("Add", nearest, integers(graph, start)), place
-        )
-        least = graph.op("Min", found, least)
-    return place
+        nearest = graph.op("ArgMin", difference, axis=1, keepdims=1)
+        if len(codes) <= BLOCK:
+            return graph.op("Squeeze", nearest, axis)
+        places.append(graph.op("Add", nearest, integers(graph, start)))
+        values.append(graph.op("ReduceMin", difference, axis, keepdims=1))
+    best = graph.op("ArgMin", graph.op("Concat", *values, axis=1), axis=1, keepdims=1)
+    return graph.op("Squeeze", graph.op("GatherElements", graph.op("Concat", *places, axis=1), best, axis=1), axis)
