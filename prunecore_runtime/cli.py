@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "prunecore-pr
     except DetectorError as error:
         _say(f"{program}: {error}")
         return REFUSED
-    except BrokenPipeError:  # whoever read the lines has seen enough
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read the lines has seen enough; Python would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
         _say(f"{program}: interrupted")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 import types
@@ -20,12 +22,14 @@ from typer.testing import CliRunner, Result
 import compress
 from anomaly import open_dataset
 from anomaly.export import BankPrecision
+from anomaly.export.search import BLOCK
 from anomaly.images import load_image
+from anomaly.threshold import FOLDS
 from compress.errors import CompressError
 from pipelines import export as export_module
 from pipelines.cli import app
 from pipelines.detector_file import FittedDetector, save_detector
-from pipelines.export import export_detector, parity_images
+from pipelines.export import MAPS, TOLERANCE, export_detector, parity_images
 from pipelines.fit import FitSettings, fit_detector
 from prunecore_runtime import Detector, DetectorError
 from prunecore_runtime.cli import main
@@ -158,6 +162,7 @@ def test_files_that_are_no_detector_are_refused(fitted: FittedDetector, exported
     )
     bare = _with(model, "{}")
     del bare.metadata_props[:]
+    bare.producer_name = "pytorch"
     cases = {
         "truncated": (whole[:-1000], "truncated or was changed"),
         "edited": (whole[:5000] + bytes([whole[5000] ^ 255]) + whole[5001:], "truncated or was changed"),
@@ -240,6 +245,41 @@ def test_a_folder_goes_on_past_broken_images(
     assert len(told) == 4
     assert "b.png is truncated or damaged" in told[0]
     assert "limit of 178 million pixels" in told[3]
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(exported: Path, images: Path) -> None:
+    done = subprocess.run(  # noqa: S602 a pipe is what is tested
+        f"{sys.executable} -m prunecore_runtime {exported} {images} {images} | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert len(lines(done.stdout)) == 1
+    assert "BrokenPipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_of_the_docs_runs(
+    exported: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detector.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "bottle.onnx").write_bytes(exported.read_bytes())
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(next(images.rglob("*.png")).read_bytes())
+    (tmp_path / "example.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    assert runpy.run_path("example.py")["prediction"].maps.shape == (2, 224, 224)
+
+
+def test_the_tolerances_are_as_told() -> None:
+    told = " ".join((ROOT / "docs" / "detector.md").read_text().split())
+    assert f"scores equal Python's to {TOLERANCE[BankPrecision.FLOAT32]} of their range" in told
+    coarse = [TOLERANCE[each] for each in (BankPrecision.FLOAT16, BankPrecision.INT8)]
+    assert f"{coarse[0]} (float16) or {coarse[1]} (int8) are allowed" in told
+    assert MAPS == 5
+    assert FOLDS == 5
+    assert f"in blocks of {BLOCK:,} vectors" in told
 
 
 def test_globs_and_single_files(exported: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
