@@ -6,27 +6,22 @@ then a centre crop of 224 x 224.
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from anomaly.errors import AnomalyError
 from anomaly.samples import Sample
+from prunecore_runtime import images
+from prunecore_runtime.errors import ImageError
+from prunecore_runtime.images import CROP, SUFFIXES, cropped, resized
 
-RESIZE = 256
-CROP = 224
-MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
 MASK_THRESHOLD = 127  # above it a mask's pixel is defective
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-# Modes that stand for a colour or grey image of 8 bits a channel.
-_EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"}
-_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
@@ -38,14 +33,8 @@ def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
     Raises:
         AnomalyError: missing, no image, truncated, over MAX_PIXELS, or of a kind without a known range.
     """
-    with _opened(file, at_least=at_least) as image:
-        if image.mode in _EIGHT_BIT:
-            return image.convert("RGB")
-        if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
-            return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-        raise AnomalyError(
-            f"image {file} has pixels of kind {image.mode!r}, of unknown range: save it with 8 or 16 bits a channel"
-        )
+    with _refusals():
+        return images.read_image(file, at_least=at_least)
 
 
 def read_mask(file: Path, size: tuple[int, int]) -> Image.Image:
@@ -54,7 +43,7 @@ def read_mask(file: Path, size: tuple[int, int]) -> Image.Image:
     Raises:
         AnomalyError: as `read_image`, or another size, or pixels marked so faintly that none is above 127.
     """
-    with _opened(file) as image:
+    with _refusals(), images.open_image(file) as image:
         if image.size != size:
             raise AnomalyError(
                 f"mask {file} is {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}: "
@@ -71,16 +60,16 @@ def read_mask(file: Path, size: tuple[int, int]) -> Image.Image:
 
 def load_image(file: Path) -> Tensor:
     """The (3, 224, 224) uint8 pixels that a detector sees."""
-    return _pixels(_resize_and_crop(read_image(file), Image.Resampling.BILINEAR))
+    return _pixels(cropped(resized(read_image(file))))
 
 
 def load_mask(sample: Sample) -> Tensor:
     """The (224, 224) bool mask of a sample, cut as its image is; all False where it has none."""
     if sample.mask is None:
         return torch.zeros(CROP, CROP, dtype=torch.bool)
-    with _opened(sample.image, decode=False) as image:
+    with _refusals(), images.open_image(sample.image, decode=False) as image:
         size = image.size
-    mask = _resize_and_crop(read_mask(sample.mask, size), Image.Resampling.NEAREST)
+    mask = cropped(resized(read_mask(sample.mask, size), Image.Resampling.NEAREST))
     return torch.from_numpy(np.asarray(mask) > MASK_THRESHOLD)
 
 
@@ -106,39 +95,13 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def _opened(file: Path, *, decode: bool = True, at_least: int | None = None) -> Image.Image:
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What the runtime refuses, as this package says it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
-            image = Image.open(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise AnomalyError(
-                    f"image {file} has {image.width} x {image.height} pixels, the limit is "
-                    f"{MAX_PIXELS // 1_000_000} million: cut or shrink it"
-                )
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            if decode:
-                image.load()
-        return image
-    except AnomalyError:
-        raise
-    except FileNotFoundError as error:
-        raise AnomalyError(f"image {file} does not exist") from error
-    except PermissionError as error:
-        raise AnomalyError(f"image {file} may not be read: change its permissions") from error
-    except Image.DecompressionBombError as error:
-        raise AnomalyError(f"image {file} is over the limit of {MAX_PIXELS // 1_000_000} million pixels") from error
-    except UnidentifiedImageError as error:
-        raise AnomalyError(f"image {file} is damaged or no image: replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as error:
-        # Pillow's decoders raise all of these on damaged files.
-        raise AnomalyError(f"image {file} is truncated or damaged ({error}): replace or remove it") from error
-
-
-def _resize_and_crop(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
-    margin = (RESIZE - CROP) // 2
-    return image.resize((RESIZE, RESIZE), resampling).crop((margin, margin, margin + CROP, margin + CROP))
+        yield
+    except ImageError as error:
+        raise AnomalyError(str(error)) from error
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -28,6 +28,11 @@ class MemoryBank:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def vectors(self) -> Tensor:
+        """A copy of the patches (K, D), float32."""
+        return torch.from_numpy(self._index.reconstruct_n(0, len(self)))
+
     def nearest(self, patches: Tensor) -> Tensor:
         """Distances (N,) of patches (N, D) to their nearest neighbours in the bank, at least 0."""
         squared, _ = self._index.search(np.ascontiguousarray(patches.cpu().numpy(), dtype=np.float32), 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from anomaly.coreset import (
     PROJECTION,
+    Coreset,
     ProjectedRows,
     Rows,
     check_bank_request,
@@ -101,21 +102,52 @@ class PatchCore:
             AnomalyError: no images, a damaged one, a coreset that keeps no patch, too little memory, or a full disk.
         """
         rows = self._gather(samples, track)
-        size = self.bank_size or coreset_size(len(rows), self.coreset)
+        chosen = self._sample(rows, self.bank_size, track)
+        self.covering_radius = chosen.radius
+        return self.use_bank(MemoryBank(_taken(rows, chosen.indices)))
+
+    def use_bank(self, bank: MemoryBank) -> PatchCore:
+        """Search in `bank` from now on."""
+        self._bank = bank
+        return self
+
+    def training_patches(self, samples: Sequence[Sample], *, track: Track = quiet) -> Tensor:
+        """Patch features (N, H, W, D) of images, in memory.
+
+        Raises:
+            AnomalyError: no images, a damaged one, or too little memory.
+        """
+        shape: list[int] = []
+
+        def embed(batch: Tensor) -> Tensor:
+            patches = self.embed(self.extract(batch))
+            shape[:] = patches.shape[1:]
+            return patches.flatten(0, 2)
+
+        rows = gather_in_memory(embed, samples, memory=self.memory, track=track)
+        return rows.view(len(samples), *shape)
+
+    def choose_bank(self, patches: Tensor, *, size: int | None = None, track: Track = quiet) -> MemoryBank:
+        """The coreset of patches (M, D) as a bank; of `size` vectors, or as many as the detector's settings say.
+
+        Raises:
+            AnomalyError: a coreset that keeps no patch, or more than there are.
+        """
+        return MemoryBank(_taken(patches, self._sample(patches, size or self.bank_size, track).indices))
+
+    def _sample(self, rows: Tensor | FeatureFile, size: int | None, track: Track) -> Coreset:
+        size = size or coreset_size(len(rows), self.coreset)
         if size > len(rows):
             raise AnomalyError(f"bank size {size} is more than the {len(rows)} training patches: lower it")
-        kept = rows.element_size() * rows.nelement() if isinstance(rows, Tensor) else 0
-        chosen = find_sampler(self.sampler).sample(
+        held = rows.element_size() * rows.nelement() if isinstance(rows, Tensor) else 0
+        return find_sampler(self.sampler).sample(
             self._project(rows),
             size,
             coverage=self.coverage,
             seed=self.seed,
-            memory=None if self.memory is None else self.memory - kept,
+            memory=None if self.memory is None else self.memory - held,
             track=track,
         )
-        self.covering_radius = chosen.radius
-        self._bank = MemoryBank(rows[chosen.indices] if isinstance(rows, Tensor) else rows.take(chosen.indices))
-        return self
 
     def _gather(self, samples: Sequence[Sample], track: Track) -> Tensor | FeatureFile:
         def embed(batch: Tensor) -> Tensor:
@@ -158,3 +190,7 @@ class PatchCore:
     def search(self, patches: Tensor) -> Tensor:
         """Stage 3, search: patch features (N, H, W, D) to distances (N, H, W)."""
         return self.bank.nearest(patches.flatten(0, 2)).view(patches.shape[:3])
+
+
+def _taken(rows: Tensor | FeatureFile, indices: Tensor) -> Tensor:
+    return rows[indices] if isinstance(rows, Tensor) else rows.take(indices)

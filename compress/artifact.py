@@ -40,9 +40,7 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     Raises:
         CompressError: `path` cannot be written.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
-    description = json.dumps(describe(backbone.spec), sort_keys=True)
-    header = {"format": FORMAT, "backbone": description, "sha256": _digest(description, state)}
+    header, state = _contents(backbone)
     with atomic_path(path) as temporary:
         try:
             save_file(state, temporary, metadata=header)
@@ -88,9 +86,21 @@ def artifact_bytes(backbone: Backbone) -> int:
         return file.stat().st_size
 
 
+def digest_of(backbone: Backbone) -> str:
+    """The SHA-256 that the file of `backbone` tells, of its description and its tensors."""
+    return _contents(backbone)[0]["sha256"]
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on, by distribution."""
     return {name: version(name) for name in _PACKAGES}
+
+
+def _contents(backbone: Backbone) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of its file."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
+    description = json.dumps(describe(backbone.spec), sort_keys=True)
+    return {"format": FORMAT, "backbone": description, "sha256": _digest(description, state)}, state
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

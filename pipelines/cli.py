@@ -10,8 +10,11 @@ import typer
 
 from pipelines.commands.distill import distill
 from pipelines.commands.evaluate import evaluate
+from pipelines.commands.export import export
+from pipelines.commands.fit import fit
 from pipelines.commands.generate import generate
 from pipelines.commands.lists import backbones, datasets, methods
+from pipelines.commands.predict import FORWARDED, predict
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
 from pipelines.commands.quantize import quantize
@@ -49,8 +52,10 @@ def main(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Slim": (prune, distill, quantize, sensitivity, profile),
     "Judge": (evaluate, sweep, report, demo),
+    "Deploy": (fit, export),
     "Look up": (datasets, methods, backbones, generate),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.command(rich_help_panel="Deploy", context_settings=FORWARDED, add_help_option=False)(predict)

@@ -19,12 +19,13 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from anomaly import AnomalyError
-from anomaly.images import SUFFIXES, list_images, read_image
+from anomaly.images import list_images, read_image
 from anomaly.progress import Track, quiet
 from compress.errors import CompressError, some_of
 from compress.files import sha256_of_file
 from pipelines.console import note
 from pipelines.places import find_dataset
+from prunecore_runtime.images import SUFFIXES
 
 SHORT_SIDE = 256  # pixels; larger images are shrunk to it, smaller ones stay as they are
 MEMORY = 1 << 30  # bytes of decoded images that are kept: about 4,000 photographs

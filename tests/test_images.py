@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from anomaly import AnomalyError, Sample
-from anomaly import images as images_module
 from anomaly.images import list_images, load_batches, load_image, load_mask, normalise, read_image, read_mask
+from prunecore_runtime import images as images_module
 
 GREY = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
 

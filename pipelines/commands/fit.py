@@ -1,0 +1,54 @@
+"""compress fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import BankSize, Coreset, Dataset, Seed, Taps, Weights, listed
+from pipelines.console import ProgressBars, command_line, print_line, refuse_in_one_line
+
+
+@refuse_in_one_line
+def fit(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the detector.")],
+    backbone: Annotated[str, typer.Option(help="An artifact (.safetensors or .onnx) or an architecture.")],
+    dataset: Dataset = "generated",
+    category: Annotated[str | None, typer.Option(help="The category; needed where the dataset has several.")] = None,
+    weights: Weights = "auto",
+    taps: Taps = None,
+    coreset: Coreset = 0.01,
+    bank_size: BankSize = None,
+    quantile: Annotated[
+        float, typer.Option(help="Share of good images meant to score below the threshold, in (0, 1).")
+    ] = 0.99,
+    seed: Seed = 0,
+) -> None:
+    """Fit a detector on a category's good training images, and set its threshold on them alone.
+
+    compress fit --backbone slim.safetensors --dataset bottles/ -o bottle.detector
+    """
+    from compress import CompressError
+    from compress.files import require_writable
+    from pipelines.data import open_categories
+    from pipelines.detector_file import save_detector
+    from pipelines.fit import FitSettings, fit_detector, open_backbone
+
+    file = require_writable(output)
+    network = open_backbone(backbone, weights=weights, taps=listed(taps), seed=seed)
+    settings = FitSettings(coreset, bank_size, seed, quantile)
+    with ProgressBars() as bars:
+        categories = open_categories((dataset,), listed(category) or (), track=bars.track)
+        if len(categories) != 1:
+            names = ", ".join(each.name for each in categories)
+            raise CompressError(f"a detector is fitted on one category, not on {names}: choose with --category")
+        detector = fit_detector(network, categories[0], settings, command=command_line(), track=bars.track)
+    save_detector(detector, file)
+    threshold = detector.description.threshold
+    print_line(
+        f"threshold {threshold.value:.4g}: quantile {threshold.quantile:g} of the held-out scores of "
+        f"{threshold.images} good images; bank of {len(detector.bank)} patches"
+    )
+    print_line(f"wrote {file}")

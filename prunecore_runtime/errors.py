@@ -1,0 +1,11 @@
+"""What the runtime says when it refuses a file."""
+
+from __future__ import annotations
+
+
+class DetectorError(Exception):
+    """A request that cannot be met. The message names the value, the limit and the cure."""
+
+
+class ImageError(DetectorError):
+    """An image that cannot be read; the others of a folder may be."""

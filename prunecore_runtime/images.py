@@ -1,0 +1,91 @@
+"""From an image file nobody vouches for to the pixels that a detector sees.
+
+Protocol: RGB, resized to 256 x 256 whatever the aspect ratio, so that no end of a long part is cut off,
+then a centre crop of 224 x 224.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from prunecore_runtime.errors import ImageError
+
+RESIZE = 256
+CROP = 224
+MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+# Modes that stand for a colour or grey image of 8 bits a channel.
+_EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"}
+_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+
+def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
+    """The image as 8-bit RGB. Grey is repeated, transparency dropped, 16 bits scaled from 0...65535 to 0...255.
+
+    Data of 12 bits in a file of 16 therefore comes out dark: spread it over the whole range first.
+    Where sides of `at_least` pixels are enough, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
+
+    Raises:
+        ImageError: missing, no image, truncated, without pixels, over MAX_PIXELS, or of a kind without a known range.
+    """
+    with open_image(file, at_least=at_least) as image:
+        if image.mode in _EIGHT_BIT:
+            return image.convert("RGB")
+        if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
+            return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+        raise ImageError(
+            f"image {file} has pixels of kind {image.mode!r}, of unknown range: save it with 8 or 16 bits a channel"
+        )
+
+
+def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) -> Image.Image:
+    """The image in its own mode; only its header is read unless it is to be decoded.
+
+    Raises:
+        ImageError: missing, no image, truncated, without pixels, or over MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
+            image = Image.open(file)
+            if not image.width * image.height:
+                raise ImageError(f"image {file} has {image.width} x {image.height} pixels: replace or remove it")
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"image {file} has {image.width} x {image.height} pixels, the limit is "
+                    f"{MAX_PIXELS // 1_000_000} million: cut or shrink it"
+                )
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
+            if decode:
+                image.load()
+        return image
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"image {file} does not exist") from error
+    except PermissionError as error:
+        raise ImageError(f"image {file} may not be read: change its permissions") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image {file} is over the limit of {MAX_PIXELS // 1_000_000} million pixels") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"image {file} is damaged or no image: replace or remove it") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        raise ImageError(f"image {file} is truncated or damaged ({error}): replace or remove it") from error
+
+
+def resized(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """The image at 256 x 256 pixels."""
+    return image.resize((RESIZE, RESIZE), resampling)
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """The centre of a resized image, 224 x 224 pixels."""
+    margin = (RESIZE - CROP) // 2
+    return image.crop((margin, margin, margin + CROP, margin + CROP))
