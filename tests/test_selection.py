@@ -15,7 +15,7 @@ import compress
 from compress import CompressError
 from compress.graph import ChannelGroup, MapMember, Member
 from compress.pruning import Rule, channel_groups, method_name, rank
-from compress.pruning.selection import SCOPES, select
+from compress.pruning.selection import SCOPES, prunable, select
 
 
 def _group(root: str, size: int, blocks: int = 1, kernel: int = 3) -> ChannelGroup:
@@ -59,22 +59,24 @@ def test_local_by_hand() -> None:
 
 
 def test_stage_by_hand() -> None:
-    """At 0.75 half of a stage map's channels stay and an eighth of those inside: a quarter of a quarter."""
+    """At 0.75 a sixteenth of the channels inside blocks stays; the map is not for cutting."""
     trunk = replace(_group("trunk", 8), maps=(MapMember("layer1", torch.arange(8), torch.arange(8)),))
-    groups, scores = [trunk, _group("inside", 16)], [torch.arange(8.0), torch.arange(16.0)]
-    assert select(groups, scores, 0.75, Rule("stage")) == [[0, 1, 2, 3], list(range(14))]
-    with pytest.raises(CompressError, match=r"none of the 16 channels of inside: .* one is 0\.842"):
-        select(groups, scores, 0.843, Rule("stage"))
-    assert _kept(groups, select(groups, scores, 0.842, Rule("stage"))) == [3, 1]
+    inside, rule = _group("inside", 16), Rule("stage")
+    assert prunable([trunk, inside], rule, ()) == [inside]
+    assert select([inside], [torch.arange(16.0)], 0.75, rule) == [list(range(15))]
+    with pytest.raises(CompressError, match=r"none of the 16 channels of inside: .* one is 0\.75"):
+        select([inside], [torch.arange(16.0)], 0.751, rule)
+    with pytest.raises(CompressError, match="leave no layer to prune"):
+        prunable([trunk], rule, ())
 
 
-def test_stage_leaves_wider_maps_and_as_many_weights_as_local(resnet18: compress.Backbone) -> None:
+def test_stage_leaves_the_maps_whole_and_as_many_weights_as_local(resnet18: compress.Backbone) -> None:
     local, stage = (compress.prune(resnet18, ratio=0.5, rule=Rule(scope)) for scope in ("local", "stage"))
     assert local.feature_info.channels() == [64, 128]
-    assert stage.feature_info.channels() == [90, 181]  # 0.5 ** 0.5 of 128 and 256
-    assert stage.trunk.get_submodule("layer3.0.conv1").out_channels == 90  # 0.5 ** 1.5 of 256
+    assert stage.feature_info.channels() == [128, 256]
+    assert stage.trunk.get_submodule("layer3.0.conv1").weight.shape[:2] == (64, 128)
     weights = [sum(parameter.numel() for parameter in slim.parameters()) for slim in (local, stage)]
-    assert weights[1] == pytest.approx(weights[0], rel=0.06)  # the shortcuts join two stage maps
+    assert weights[1] == pytest.approx(weights[0], rel=0.06)  # the stem and the shortcuts join two stage maps
 
 
 def test_global_by_hand() -> None:

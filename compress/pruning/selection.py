@@ -15,7 +15,7 @@ from compress.graph import ChannelGroup
 
 SCOPES = {
     "local": "every group loses the same share of its channels",
-    "stage": "channels of stage maps lose less, those inside blocks more: as many weights go as under local",
+    "stage": "stage maps stay whole, the inside of blocks loses more: as many weights go as under local",
     "global": "all channels of the network are ranked together",
     "isomorphic": "channels are ranked together within groups of like structure (Fang et al. 2024)",
 }
@@ -72,20 +72,13 @@ class Rule:
             return self.max_layer_ratio
         return 1.0 if self.scope in FIXED else 1 - (1 - ratio) / 4
 
-    def share(self, group: ChannelGroup, ratio: float) -> float:
-        """The share that `group` loses when `ratio` goes in all, under a scope of `FIXED`.
+    def share(self, ratio: float) -> float:
+        """The share that every group loses when `ratio` goes in all, under a scope of `FIXED`.
 
-        Under `stage` channels of stage maps keep (1 - ratio)^(1/2), the others (1 - ratio)^(3/2). Inside a residual
-        block each weight joins one channel of either kind, so that (1 - ratio)^2 of the weights stay, as under
-        `local`; and the maps, which a detector reads and the next stage builds on, stay wider.
+        Under `stage` it is 1 - (1 - ratio)^2. Inside a residual block each weight joins a channel of a stage map with
+        one between the convolutions, so that (1 - ratio)^2 of the weights stay, as under `local`.
         """
-        return float(1 - (1 - ratio) ** self.power(group))
-
-    def power(self, group: ChannelGroup) -> float:
-        """The power of (1 - ratio) that `group` keeps, see `share`."""
-        if self.scope == "stage":
-            return 0.5 if group.maps else 1.5
-        return 1.0
+        return 1 - (1 - ratio) ** 2 if self.scope == "stage" else ratio
 
 
 def check_ratio(ratio: float) -> None:
@@ -111,9 +104,10 @@ def prunable(groups: Sequence[ChannelGroup], rule: Rule, taps: Iterable[str]) ->
         for group, own in zip(groups, names, strict=True)
         if not any(fnmatch.filter(own, pattern) for pattern in rule.ignore)
         and not (rule.protect_taps and any(member.stage in tapped for member in group.maps))
+        and not (rule.scope == "stage" and group.maps)
     ]
     if groups and not left:
-        raise CompressError("ignore and protect_taps leave no layer to prune: drop a pattern")
+        raise CompressError("ignore, protect_taps and scope leave no layer to prune: drop one of them")
     return left
 
 
@@ -146,7 +140,7 @@ def select(
     ]
     if rule.scope in FIXED:
         _check_no_group_empties(pools, ratio, rule)
-        kept = [max(pool.least, pool.kept(rule.share(pool.group, ratio))) for pool in pools]
+        kept = [max(pool.least, pool.kept(rule.share(ratio))) for pool in pools]
     else:
         kept = [0] * len(pools)
         for alike in _ranked_together(groups, rule.scope):
@@ -240,9 +234,10 @@ def _check_scores(groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> N
 def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) -> None:
     if not pools or rule.round_to > 1 or rule.max_layer_ratio is not None:
         return
-    narrowest = min(pools, key=lambda pool: pool.full * (1 - rule.share(pool.group, ratio)))
-    if narrowest.kept(rule.share(narrowest.group, ratio)) < 1:
-        largest = math.floor((1 - narrowest.full ** (-1 / rule.power(narrowest.group))) * 1000) / 1000
+    narrowest = min(pools, key=lambda pool: pool.full)
+    if narrowest.kept(rule.share(ratio)) < 1:
+        power = 2 if rule.scope == "stage" else 1
+        largest = math.floor((1 - narrowest.full ** (-1 / power)) * 1000) / 1000
         raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
             f"the largest ratio that leaves one is {largest}"

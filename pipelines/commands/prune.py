@@ -78,9 +78,9 @@ def prune(
     scope: Annotated[
         str | None,
         typer.Option(
-            help="local (every layer loses the same share), stage (stage maps lose less, the inside of blocks more; "
-            "detects better at the same size), global (all layers ranked together) or isomorphic (ranked together "
-            "where layers are alike). Default: the method's own.",
+            help="local (every layer loses the same share), stage (stage maps stay whole, the inside of blocks loses "
+            "more; detects better at the same size), global (all layers ranked together) or isomorphic (ranked "
+            "together where layers are alike). Default: the method's own.",
             rich_help_panel=_CUT,
         ),
     ] = None,
