@@ -18,6 +18,7 @@ from anomaly.errors import AnomalyError
 _BLOCK = 1 << 15  # rows added, searched or decoded at a time
 _TRAIN_ROWS = 1 << 16
 _TRAIN_ROWS_PER_LIST = 64
+_SMALL = 1 << 22
 _EF_SEARCH = 64
 _EF_CONSTRUCTION = 64
 _PROBED = 16  # one of so many lists is searched
@@ -53,7 +54,8 @@ class FaissIndex:
             ivf.nprobe = max(1, round(lists / _PROBED))
         if hnsw := made._hnsw:
             hnsw.hnsw.efConstruction, hnsw.hnsw.efSearch = _EF_CONSTRUCTION, _EF_SEARCH
-        with _refusals(spec), _threads():
+        # Learning codes is thousands of tiny steps: on little data a second thread only waits for the first.
+        with _refusals(spec), _threads(1 if sample.size < _SMALL else None):
             made._index.train(sample)
         made.add(vectors)
         return made

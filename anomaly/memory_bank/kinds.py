@@ -57,9 +57,6 @@ INDEX_KINDS: dict[str, IndexKind] = {
     "ivf_pq": IndexKind(
         "inverted lists of product codes, D/4 bytes a patch", lambda k, d: f"IVF{_lists(k)},PQ{_bytes(d)}"
     ),
-    "opq": IndexKind(
-        "product codes after a learned rotation, D/4 bytes a patch", lambda k, d: f"OPQ{_bytes(d)},PQ{_bytes(d)}"
-    ),
     "pca": IndexKind("a quarter of the dimensions, 8 bits each: 1/16 of the bytes", lambda k, d: f"PCA{_reduced(d)},SQ8"),
     "pca_ivf": IndexKind(
         "as pca, in inverted lists: small and fast", lambda k, d: f"PCA{_reduced(d)},IVF{_lists(k)},SQ8"
