@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from anomaly.errors import AnomalyError
 
-Pooling = Literal["average", "max", "both"]
-Draw = Literal["random", "first"]
+POOLINGS = ("average", "max", "both")
+DRAWS = ("random", "first")
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,19 @@ class Embedding:
         AnomalyError: values that make no patch.
     """
 
-    pooling: Pooling = "average"
+    pooling: str = "average"
     kernel: int = 3
     stride: int = 1
     padding: int | None = None
     width: int | None = None
-    draw: Draw = "random"
+    draw: str = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pooling not in get_args(Pooling):
-            raise AnomalyError(f"no pooling {self.pooling!r}: there are {', '.join(get_args(Pooling))}")
-        if self.draw not in get_args(Draw):
-            raise AnomalyError(f"no way {self.draw!r} to draw channels: there are {', '.join(get_args(Draw))}")
+        if self.pooling not in POOLINGS:
+            raise AnomalyError(f"no pooling {self.pooling!r}: there are {', '.join(POOLINGS)}")
+        if self.draw not in DRAWS:
+            raise AnomalyError(f"no way {self.draw!r} to draw channels: there are {', '.join(DRAWS)}")
         for name, least in (("kernel", 1), ("stride", 1), ("padding", 0), ("width", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -94,13 +93,15 @@ def embed_patches(maps: Sequence[Tensor], how: Embedding = PATCHCORE) -> Tensor:
 
 
 def _chosen(maps: Sequence[Tensor], how: Embedding) -> Sequence[Tensor]:
-    """The maps with the channels in use; a map without any is left out, but the first, which sets the size."""
+    """The maps with the channels in use."""
     counts = [feature_map.shape[1] for feature_map in maps]
     channels = how.channels(sum(counts))
     if channels is None:
         return maps
     starts = [sum(counts[:place]) for place in range(len(maps))]
-    own = [channels[(channels >= start) & (channels < start + n)] - start for start, n in zip(starts, counts, strict=True)]
+    own = [
+        channels[(channels >= start) & (channels < start + n)] - start for start, n in zip(starts, counts, strict=True)
+    ]
     return [m[:, picked.to(m.device)] for m, picked in zip(maps, own, strict=True)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from anomaly.errors import AnomalyError
 if TYPE_CHECKING:
     from anomaly.memory_bank import MemoryBank
 
-ImageScore = Literal["max", "reweighted", "top_mean"]
+IMAGE_SCORES = ("max", "reweighted", "top_mean")
 SIGMA = 4.0  # pixels
 
 
@@ -34,17 +34,20 @@ class Scoring:
         AnomalyError: values that make no score.
     """
 
-    image: ImageScore = "max"
+    image: str = "max"
     neighbours: int = 9
     top: int = 10
     map_neighbours: int = 1
 
     def __post_init__(self) -> None:
-        if self.image not in get_args(ImageScore):
-            raise AnomalyError(f"no image score {self.image!r}: there are {', '.join(get_args(ImageScore))}")
+        if self.image not in IMAGE_SCORES:
+            raise AnomalyError(f"no image score {self.image!r}: there are {', '.join(IMAGE_SCORES)}")
         for name, least in (("neighbours", 2), ("top", 1), ("map_neighbours", 1)):
             if getattr(self, name) < least:
                 raise AnomalyError(f"{name} {getattr(self, name)} of the scoring is below {least}: raise it")
+
+
+LARGEST = Scoring()
 
 
 def image_scores(distances: Tensor) -> Tensor:

@@ -220,7 +220,9 @@ def _array(features: Tensor) -> NDArray[np.float32]:
 def _image_numbers(images: Tensor | None, count: int, default: int = 0) -> NDArray[np.int32]:
     numbers = np.full(count, default) if images is None else images.cpu().numpy()
     if numbers.shape != (count,):
-        raise AnomalyError(f"{count} patches and image numbers of shape {numbers.shape}: give one number for each patch")
+        raise AnomalyError(
+            f"{count} patches and image numbers of shape {numbers.shape}: give one number for each patch"
+        )
     if count and not 0 <= numbers.min() <= numbers.max() < 2**31:
         raise AnomalyError(f"image number {numbers.min()} or {numbers.max()} is outside 0 to 2^31 - 1: renumber them")
     return numbers.astype(np.int32)

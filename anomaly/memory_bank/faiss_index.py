@@ -232,4 +232,6 @@ def _refusals(spec: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rpartition("Error: ")[2] or str(error)
-        raise AnomalyError(f"FAISS refuses index {spec}: {reason}; take another --index or keep more patches") from error
+        raise AnomalyError(
+            f"FAISS refuses index {spec}: {reason}; take another --index or keep more patches"
+        ) from error

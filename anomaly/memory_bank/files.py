@@ -85,7 +85,9 @@ def _header(folder: Path) -> dict[str, Any]:
     try:
         header = json.loads((folder / HEADER).read_text())
     except FileNotFoundError as error:
-        raise AnomalyError(f"{folder} holds no memory bank ({HEADER} is missing): name a folder that has one") from error
+        raise AnomalyError(
+            f"{folder} holds no memory bank ({HEADER} is missing): name a folder that has one"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, HEADER) from error
     made = header.get("format") if isinstance(header, dict) else None

@@ -57,7 +57,9 @@ INDEX_KINDS: dict[str, IndexKind] = {
     "ivf_pq": IndexKind(
         "inverted lists of product codes, D/4 bytes a patch", lambda k, d: f"IVF{_lists(k)},PQ{_bytes(d)}"
     ),
-    "pca": IndexKind("a quarter of the dimensions, 8 bits each: 1/16 of the bytes", lambda k, d: f"PCA{_reduced(d)},SQ8"),
+    "pca": IndexKind(
+        "a quarter of the dimensions, 8 bits each: 1/16 of the size", lambda k, d: f"PCA{_reduced(d)},SQ8"
+    ),
     "pca_ivf": IndexKind(
         "as pca, in inverted lists: small and fast", lambda k, d: f"PCA{_reduced(d)},IVF{_lists(k)},SQ8"
     ),
@@ -139,9 +141,8 @@ def _check_factory(spec: str, size: int, dimension: int) -> None:
                     f"{part} keeps {inner} dimensions of {dimension} from {size} patches: at most "
                     f"{min(size, dimension)} can be kept; lower it"
                 )
-        elif lists := re.match(r"IVF(\d+)", part):
-            if int(lists[1]) > size:
-                raise AnomalyError(f"{part} makes more lists than the bank has patches ({size}): make fewer lists")
+        elif (lists := re.match(r"IVF(\d+)", part)) and int(lists[1]) > size:
+            raise AnomalyError(f"{part} makes more lists than the bank has patches ({size}): make fewer lists")
         if codes := re.match(r"O?PQ(\d+)(?:x(\d+))?", part):
             if inner % int(codes[1]):
                 divisors = [m for m in range(1, inner + 1) if inner % m == 0]
