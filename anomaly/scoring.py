@@ -58,7 +58,8 @@ def image_scores(distances: Tensor) -> Tensor:
 def top_mean(distances: Tensor, count: int) -> Tensor:
     """The mean of the `count` largest patch distances of each image, of all where there are fewer."""
     flat = distances.flatten(1)
-    return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(dim=1)
+    largest: Tensor = flat.topk(min(count, flat.shape[1]), dim=1).values
+    return largest.mean(dim=1)
 
 
 def reweighted(farthest: Tensor, nearest: Tensor, around: Tensor) -> Tensor:

@@ -160,15 +160,16 @@ def evaluate(
         weights_fingerprint=backbone.spec.weights.sha256,
         sparse_steps=pruning.sparse_steps if pruning else None,
         recover_steps=pruning.recover_steps if pruning else 0,
+        dimension=detector.bank.dimension,
         index=detector.bank.index,
         predict_rss_bytes=machine.peak_rss() if times else None,
     )
     return row, _examples(category, masks, scores, maps)
 
 
-def _milliseconds(times: Timing | None) -> dict[str, float | None]:
+def _milliseconds(times: Timing | None) -> dict[str, Any]:
     """The row's `ms_` fields: medians under the stages' names, and with `_p95` behind."""
-    found: dict[str, float | None] = {}
+    found: dict[str, Any] = {}
     for stage in dataclasses.fields(StageTimes):
         found[f"ms_{stage.name}"] = getattr(times.median, stage.name) if times else None
         found[f"ms_{stage.name}_p95"] = getattr(times.p95, stage.name) if times else None

@@ -71,7 +71,7 @@ class MemoryBank:
             )
         self._images = _image_numbers(images, len(features))
         self._file: Path | None = None
-        spec = resolve_index(index, *features.shape, latency_ms)
+        spec = resolve_index(index, len(features), features.shape[1], latency_ms)
         self._index: Index = (
             ExactIndex(features.float().contiguous())
             if spec == EXACT
@@ -197,14 +197,18 @@ class MemoryBank:
             AnomalyError: no bank there, or a damaged one.
         """
         bank = cls.__new__(cls)
-        bank._index, bank._images = files.read(Path(folder), memory_map=memory_map)
-        bank._file = Path(folder) if memory_map else None
+        bank._index, bank._images, file = files.read(Path(folder), memory_map=memory_map)
+        bank._file = file if memory_map else None
         return bank
 
     def _own(self) -> None:
         """Before a change: FAISS crashes where it writes to a mapped file."""
         if self._file is not None and self.index != EXACT:
-            self._index = FaissIndex.read(files.index_file(self._file), self.index, memory_map=False)
+            if not self._file.exists():
+                raise AnomalyError(
+                    f"the memory bank {self._file.parent} was replaced since it was loaded: load it anew"
+                )
+            self._index = FaissIndex.read(self._file, self.index, memory_map=False)
         self._file = None
 
     def _live(self) -> NDArray[np.bool_] | None:

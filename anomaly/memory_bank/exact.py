@@ -100,7 +100,7 @@ class ExactIndex:
 
     def _set(self, vectors: Tensor) -> None:
         self._vectors = vectors
-        self._norms = torch.cat([part.square().sum(dim=1) for part in vectors.split(1 << 16)])
+        self._norms = torch.cat([part.square().sum(dim=1) for part in torch.split(vectors, 1 << 16)])
         self._screen: Screen | None = None
 
     def _screened(self, queries: Tensor, block_bytes: int | None) -> Tensor:
@@ -109,7 +109,7 @@ class ExactIndex:
         at_once = (block_bytes or _SCREEN_BYTES) // self._screen.query_bytes
         rows = torch.empty(len(queries), 1, dtype=torch.int64)
         found = torch.empty(len(queries), dtype=torch.bool)
-        for block in torch.arange(len(queries)).split(min(max(1, at_once), _QUERIES)):
+        for block in torch.split(torch.arange(len(queries)), min(max(1, at_once), _QUERIES)):
             rows[block, 0], found[block] = self._screen.nearest(queries[block], self._vectors)
         if not found.all():
             rows[~found] = self._compared(queries[~found], 1, block_bytes)
@@ -117,7 +117,7 @@ class ExactIndex:
 
     def _compared(self, queries: Tensor, k: int, block_bytes: int | None) -> Tensor:
         rows, columns = _block(queries, block_bytes)
-        return torch.cat([self._nearest(part, k, columns) for part in queries.split(rows)])
+        return torch.cat([self._nearest(part, k, columns) for part in torch.split(queries, rows)])
 
     def _nearest(self, queries: Tensor, k: int, columns: int) -> Tensor:
         best: Tensor | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from anomaly.errors import AnomalyError
 
+faiss: Any = importlib.import_module("faiss")  # its stubs know neither keyword parameters nor all classes
+
 _BLOCK = 1 << 15  # rows added, searched or decoded at a time
 _TRAIN_ROWS = 1 << 16
 _TRAIN_ROWS_PER_LIST = 64
 _SMALL = 1 << 22
 _EF_SEARCH = 64
 _EF_CONSTRUCTION = 64
-_PROBED = 16  # one of so many lists is searched
+_PROBED = 32  # one of so many lists is searched
 
 
 class FaissIndex:
@@ -52,6 +54,9 @@ class FaissIndex:
             ivf.cp.seed = seed % 2**31
             ivf.cp.min_points_per_centroid = 1  # fewer than 39 a list is our choice: no warning on stderr
             ivf.nprobe = max(1, round(lists / _PROBED))
+        inner = made._inner
+        if isinstance(inner, faiss.IndexPQ | faiss.IndexIVFPQ):
+            inner.do_polysemous_training = False  # most of the time, for a filter that nobody uses
         if hnsw := made._hnsw:
             hnsw.hnsw.efConstruction, hnsw.hnsw.efSearch = _EF_CONSTRUCTION, _EF_SEARCH
         # Learning codes is thousands of tiny steps: on little data a second thread only waits for the first.
@@ -174,11 +179,14 @@ class FaissIndex:
         return faiss.try_extract_index_ivf(self._index)
 
     @property
+    def _inner(self) -> Any:
+        """The index behind a rotation or reduction, if there is one."""
+        outer = faiss.downcast_index(self._index)
+        return faiss.downcast_index(outer.index) if isinstance(outer, faiss.IndexPreTransform) else outer
+
+    @property
     def _hnsw(self) -> Any | None:
-        inner = faiss.downcast_index(self._index)
-        if isinstance(inner, faiss.IndexPreTransform):
-            inner = faiss.downcast_index(inner.index)
-        return inner if isinstance(inner, faiss.IndexHNSW) else None
+        return self._inner if isinstance(self._inner, faiss.IndexHNSW) else None
 
     def _search(
         self, queries: NDArray[np.float32], k: int, mask: NDArray[np.uint8] | None, *, thorough: bool

@@ -53,32 +53,37 @@ def write(folder: Path, index: Index, images: NDArray[np.int32]) -> None:
         raise AnomalyError(f"cannot write the memory bank {folder}: {error.strerror or error}") from error
 
 
-def read(folder: Path, *, memory_map: bool) -> tuple[Index, NDArray[np.int32]]:
-    """The index and the image numbers of a bank.
+def read(folder: Path, *, memory_map: bool) -> tuple[Index, NDArray[np.int32], Path]:
+    """The index and the image numbers of a bank, and the index's file.
 
     Raises:
         AnomalyError: no bank, a damaged one, or one of a later version.
     """
-    header = _header(folder)
+    while True:
+        header = _header(folder)
+        try:
+            return _read(folder, header, memory_map=memory_map)
+        except AnomalyError:
+            if _header(folder) == header:
+                raise
+            # Between the header and the files another process replaced the bank: the new one is whole.
+
+
+def _read(folder: Path, header: dict[str, Any], *, memory_map: bool) -> tuple[Index, NDArray[np.int32], Path]:
     try:
         spec, shape = str(header["index"]), (int(header["patches"]), int(header["dimension"]))
         found = {part: _checked(folder, header["files"][part]) for part in _PARTS}
-    except (KeyError, TypeError, ValueError) as error:
+        index: Index = (
+            ExactIndex.read(found["index"], memory_map=memory_map)
+            if spec == EXACT
+            else FaissIndex.read(found["index"], spec, memory_map=memory_map)
+        )
+        images = np.load(found["images"], allow_pickle=False)
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise _damaged(folder, HEADER) from error
-    index: Index
-    if spec == EXACT:
-        index = ExactIndex.read(found["index"], memory_map=memory_map)
-    else:
-        index = FaissIndex.read(found["index"], spec, memory_map=memory_map)
-    images = np.load(found["images"], allow_pickle=False)
     if (len(index), index.dimension) != shape or images.shape != shape[:1]:
         raise _damaged(folder, HEADER)
-    return index, images
-
-
-def index_file(folder: Path) -> Path:
-    """Where the index of the bank in `folder` is, its checksum compared."""
-    return _checked(folder, _header(folder)["files"]["index"])
+    return index, images, found["index"]
 
 
 def _header(folder: Path) -> dict[str, Any]:

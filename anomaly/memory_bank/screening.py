@@ -46,7 +46,7 @@ class Screen:
         self._dtype = _product_dtype()
         self._blocks: list[Tensor] = []
         self._largest = self._largest_error = 0.0
-        for part in vectors.split(_COLUMNS):
+        for part in torch.split(vectors, _COLUMNS):
             self._append(part)
 
     @property
@@ -91,7 +91,7 @@ class Screen:
         open_groups = groups <= limit[:, None]
         found = open_groups.sum(dim=1) <= max(8.0, _HOPELESS * groups.shape[1])
         query, place = (open_groups & found[:, None]).nonzero(as_tuple=True)
-        for part in torch.arange(len(query)).split(_PAIRS):
+        for part in torch.split(torch.arange(len(query)), _PAIRS):
             self._compare(query[part], place[part], members, limit, queries, vectors, best, rows)
         return rows, found
 
@@ -111,7 +111,7 @@ class Screen:
         pair, lane = (members[block, query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         candidate = block[pair] * _COLUMNS + lane * (_COLUMNS // _GROUP) + group[pair]
         asked = query[pair]
-        for part in torch.arange(len(asked)).split(_PAIRS):
+        for part in torch.split(torch.arange(len(asked)), _PAIRS):
             who, row = asked[part], candidate[part]
             squared = _squared(queries[who], vectors[row])
             lower = best.scatter_reduce(0, who, squared, "amin")
