@@ -84,25 +84,24 @@ def embed_patches(maps: Sequence[Tensor], how: Embedding = PATCHCORE) -> Tensor:
     Returns:
         (N, H, W, D), contiguous; by default H x W of the first map and D = sum C_i.
     """
+    size = _pool(maps[0][:, :1], how).shape[-2:]
     pooled = [_pool(feature_map, how) for feature_map in _chosen(maps, how)]
-    size = pooled[0].shape[-2:]
-    aligned = [pooled[0]] + [
-        F.interpolate(deeper, size=size, mode="bilinear", align_corners=False) for deeper in pooled[1:]
+    aligned = [
+        each if each.shape[-2:] == size else F.interpolate(each, size=size, mode="bilinear", align_corners=False)
+        for each in pooled
     ]
     return torch.cat(aligned, dim=1).permute(0, 2, 3, 1).contiguous()
 
 
 def _chosen(maps: Sequence[Tensor], how: Embedding) -> Sequence[Tensor]:
-    """The maps with the channels in use."""
+    """The maps with the channels in use; those without any are left out."""
     counts = [feature_map.shape[1] for feature_map in maps]
     channels = how.channels(sum(counts))
     if channels is None:
         return maps
-    starts = [sum(counts[:place]) for place in range(len(maps))]
-    own = [
-        channels[(channels >= start) & (channels < start + n)] - start for start, n in zip(starts, counts, strict=True)
-    ]
-    return [m[:, picked.to(m.device)] for m, picked in zip(maps, own, strict=True)]
+    used = torch.zeros(sum(counts), dtype=torch.bool).index_fill_(0, channels, True)
+    own = torch.split(used, counts)
+    return [each[:, mine.to(each.device)] for each, mine in zip(maps, own, strict=True) if mine.any()]
 
 
 def _pool(feature_map: Tensor, how: Embedding) -> Tensor:

@@ -60,7 +60,7 @@ def check_study(name: str) -> None:
         CompressError: see above.
     """
     if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
+        raise unknown("study", name, STUDIES, "compress study --help tells")
 
 
 def run_study(ways: Sequence[Way], category: Category, *, command: str, track: Track = quiet) -> list[Choice]:

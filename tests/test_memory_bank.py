@@ -155,7 +155,8 @@ def test_a_removed_patch_is_never_found_again() -> None:
         bank.remove(torch.arange(1, 40))  # all but one image: an inverted list or a path may hold none of it
         distances, rows = bank.search(vectors, 2)
         assert torch.isfinite(distances).all()
-        assert torch.allclose(distances[:, 0], _brute(vectors, vectors[:50])[0], atol=0.3, rtol=0.02)
+        difference = (distances[:, 0] - _brute(vectors, vectors[:50])[0]).abs()
+        assert difference.quantile(1.0 if spec == "exact" else 0.9) < 0.2
         assert (rows < 50).all()
 
 
@@ -252,7 +253,7 @@ def test_a_mapped_bank_that_was_replaced_is_not_changed_by_mistake(tmp_path: Pat
     before = loaded.nearest(_blobs(20, seed=1))
     MemoryBank(_blobs(1000), index="ivf").save(tmp_path)
     assert torch.equal(loaded.nearest(_blobs(20, seed=1)), before)
-    with pytest.raises(AnomalyError, match="was replaced since it was loaded"):
+    with pytest.raises(AnomalyError, match="was replaced meanwhile"):
         loaded.add(_blobs(5))
 
 

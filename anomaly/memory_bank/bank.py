@@ -205,9 +205,7 @@ class MemoryBank:
         """Before a change: FAISS crashes where it writes to a mapped file."""
         if self._file is not None and self.index != EXACT:
             if not self._file.exists():
-                raise AnomalyError(
-                    f"the memory bank {self._file.parent} was replaced since it was loaded: load it anew"
-                )
+                raise AnomalyError(f"the memory bank {self._file.parent} was replaced meanwhile: load it anew")
             self._index = FaissIndex.read(self._file, self.index, memory_map=False)
         self._file = None
 

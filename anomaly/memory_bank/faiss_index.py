@@ -23,7 +23,8 @@ _TRAIN_ROWS_PER_LIST = 64
 _SMALL = 1 << 22
 _EF_SEARCH = 64
 _EF_CONSTRUCTION = 64
-_PROBED = 32  # one of so many lists is searched
+_PROBED = 32  # one of so many lists is searched,
+_LEAST_PROBED = 8  # but this many where there are few
 
 
 class FaissIndex:
@@ -53,7 +54,7 @@ class FaissIndex:
         if ivf:
             ivf.cp.seed = seed % 2**31
             ivf.cp.min_points_per_centroid = 1  # fewer than 39 a list is our choice: no warning on stderr
-            ivf.nprobe = max(1, round(lists / _PROBED))
+            ivf.nprobe = min(lists, max(_LEAST_PROBED, round(lists / _PROBED)))
         inner = made._inner
         if isinstance(inner, faiss.IndexPQ | faiss.IndexIVFPQ):
             inner.do_polysemous_training = False  # most of the time, for a filter that nobody uses
