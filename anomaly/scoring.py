@@ -76,7 +76,8 @@ def reweighted(farthest: Tensor, nearest: Tensor, around: Tensor) -> Tensor:
     distance = (farthest - nearest).norm(dim=1)
     spread = (farthest[:, None] - around).norm(dim=2)
     weight = 1 - (distance - spread.logsumexp(dim=1)).exp()  # the quotient, without overflow
-    return weight.clamp_min(0) * distance
+    scores: Tensor = weight.clamp_min(0) * distance
+    return scores
 
 
 def score_images(distances: Tensor, patches: Tensor, bank: MemoryBank, how: Scoring) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anomaly.memory_bank.screening import SMALLEST, Screen
 
-_SCREEN_BYTES = 1 << 27
+_SCREEN_BYTES = 1 << 25  # of bounds at a time; more would leave the cache and be new pages each time
 _QUERIES = 1024  # rows of a block of the product on a CPU: with the columns below 8 MB, which stays in the cache
 _COLUMNS = 2048
 
