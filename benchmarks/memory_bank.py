@@ -27,10 +27,10 @@ from reports.choices import INDEX_COLUMNS, Choice, choices_table
 INDEXES = (FLAT, "exact", "ivf", "hnsw", "sq8", "fp16", "ivf_pq", "pca", "pca_ivf")
 
 
-def goal(
-    told: str, choices: Sequence[Choice], gain: Callable[[Choice], float], least: float, lost: Callable[[Choice], float],
-    most: float,
-) -> bool:  # fmt: skip
+Measure = Callable[[Choice], float]
+
+
+def goal(told: str, choices: Sequence[Choice], gain: Measure, least: float, lost: Measure, most: float) -> bool:
     """Print the choice that gains most among those that lose at most `most`; returns whether it gains enough."""
     allowed = [choice for choice in choices if lost(choice) <= most]
     best = max(allowed, key=gain, default=None)
