@@ -13,16 +13,7 @@ FIELDS = (
     *("arch", "method", "ratio", "scope", "recover", "precision", "dataset", "category", "seed"),
     *("params_full", "params_used", "macs_full", "macs_used", "file_bytes", "bank_size"),
     *("image_auroc", "image_f1", "pixel_auroc", "pixel_f1", "aupro"),
-    *(
-        "ms_features",
-        "ms_embedding",
-        "ms_search",
-        "ms_scoring",
-        "ms_total",
-        "ms_decode",
-        "ms_total_p95",
-        "peak_rss_bytes",
-    ),
+    *("ms_features", "ms_embedding", "ms_search", "ms_scoring", "ms_total", "peak_rss_bytes"),
     *("command", "versions", "machine", "threads", "data_fingerprint", "weights_source", "weights_fingerprint"),
 )
 
