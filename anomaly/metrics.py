@@ -1,6 +1,8 @@
 """Detection metrics. All take labels (True = defective) and scores (larger = stranger) and need no threshold.
 
-Each sorts once and reads everything off the cumulative counts at the distinct scores.
+All are exact: every distinct score is a threshold. Between the scores of two defective ones nothing changes but the
+count of false alarms, so it is enough to count the good ones above each defective score, block by block. The
+good pixels of a test split, a hundred million perhaps, are never copied or sorted whole.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ Labels = NDArray[np.bool_]
 Scores = NDArray[np.floating]
 
 FPR_LIMIT = 0.3
+_BLOCK = 1 << 22  # scores looked at together
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
@@ -41,10 +44,10 @@ def evaluate_scores(labels: Labels, scores: Scores, masks: Labels | None = None,
     image_auroc, image_f1 = _auroc_and_f1(labels, scores)
     if masks is None or maps is None:
         return Metrics(image_auroc, image_f1, None, None, None)
-    order = _descending(maps)
-    pixel_auroc, pixel_f1 = _auroc_and_f1(masks, maps, order)
-    both = pixel_auroc is not None
-    return Metrics(image_auroc, image_f1, pixel_auroc, pixel_f1, aupro(masks, maps, order=order) if both else None)
+    if not masks.any() or masks.all():
+        return Metrics(image_auroc, image_f1, None, None, None)
+    ranking = _rank(masks, maps)
+    return Metrics(image_auroc, image_f1, ranking.auroc(), ranking.f1_max(), _aupro(masks, maps, ranking, FPR_LIMIT))
 
 
 def auroc(labels: Labels, scores: Scores) -> float:
@@ -77,7 +80,7 @@ def f1_max(labels: Labels, scores: Scores) -> float:
     return best
 
 
-def aupro(masks: Labels, maps: Scores, *, fpr_limit: float = FPR_LIMIT, order: NDArray[np.intp] | None = None) -> float:
+def aupro(masks: Labels, maps: Scores, *, fpr_limit: float = FPR_LIMIT) -> float:
     """Area under the per-region overlap curve up to a false positive rate, divided by that rate.
 
     The overlap of a region is the share of its pixels above the threshold; regions are 8-connected, and each
@@ -88,56 +91,81 @@ def aupro(masks: Labels, maps: Scores, *, fpr_limit: float = FPR_LIMIT, order: N
         masks: (N, H, W), with at least one defective and one good pixel.
         maps: (N, H, W).
         fpr_limit: in (0, 1].
-        order: indices that sort the flattened maps descending, if at hand.
     """
-    weights = np.zeros(masks.size, dtype=np.float64).reshape(masks.shape)
-    regions = 0
-    for mask, weight in zip(masks, weights, strict=True):
-        if not mask.any():
-            continue
-        components, count = connected_components(mask, structure=_EIGHT_NEIGHBOURS)
-        sizes = np.bincount(components.ravel())
-        weight[mask] = 1 / sizes[components[mask]]
-        regions += count
-    if not regions or masks.all():
+    if not masks.any() or masks.all():
         raise AnomalyError(f"AUPRO needs good and defective pixels, and {_only(masks)}")
-    order = _descending(maps) if order is None else order
-    last = _last_of_ties(maps.ravel()[order])
-    overlap = np.cumsum(weights.ravel()[order])[last] / regions
-    good = ~masks.ravel()[order]
-    fpr = np.cumsum(good)[last] / good.sum()
-    fpr, overlap = np.concatenate([[0.0], fpr]), np.concatenate([[0.0], overlap])
+    return _aupro(masks, maps, _rank(masks, maps), fpr_limit)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Good and defective ones around each of the T distinct scores of defective ones, which ascend.
+
+    Attributes:
+        scores: (T,).
+        hits: (T,) defective ones that score at least as much.
+        alarms: (T,) good ones that score at least as much; above: (T,) more.
+        good: good ones in all.
+    """
+
+    scores: Scores
+    hits: NDArray[np.int64]
+    alarms: NDArray[np.int64]
+    above: NDArray[np.int64]
+    good: int
+
+    def auroc(self) -> float:
+        own = -np.diff(self.hits, append=0)
+        lower = self.good - (self.alarms + self.above) / 2  # ties count half
+        return float((own * lower).sum() / (int(self.hits[0]) * self.good))
+
+    def f1_max(self) -> float:
+        # F1 falls where a threshold lets in good ones alone, so the best one is the score of a defective one.
+        # 2 TP + FP + FN = (TP + FP) + (TP + FN)
+        return float((2 * self.hits / (self.hits + self.alarms + self.hits[0])).max())
+
+
+def _rank(labels: Labels, scores: Scores) -> _Ranking:
+    flags, values = labels.ravel(), scores.ravel()
+    if not all(np.isfinite(values[start : start + _BLOCK]).all() for start in range(0, values.size, _BLOCK)):
+        raise AnomalyError("scores hold values that are not finite: the backbone's weights are damaged")
+    thresholds, own = np.unique(values[flags], return_counts=True)
+    below, upto = np.zeros(len(thresholds), dtype=np.int64), np.zeros(len(thresholds), dtype=np.int64)
+    good = 0
+    for start in range(0, values.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        ordered = np.sort(values[block][~flags[block]])
+        below += np.searchsorted(ordered, thresholds, side="left")
+        upto += np.searchsorted(ordered, thresholds, side="right")
+        good += ordered.size
+    return _Ranking(thresholds, np.cumsum(own[::-1])[::-1], good - below, good - upto, good)
+
+
+def _aupro(masks: Labels, maps: Scores, ranking: _Ranking, fpr_limit: float) -> float:
+    weights = np.zeros(len(ranking.scores))  # shares of regions that stand at each threshold
+    regions = 0
+    for mask, scores in zip(masks, maps, strict=True):
+        if mask.any():
+            components, count = connected_components(mask, structure=_EIGHT_NEIGHBOURS)
+            shares = 1 / np.bincount(components.ravel())[components[mask]]
+            places = np.searchsorted(ranking.scores, scores[mask])
+            np.add.at(weights, places, shares)
+            regions += count
+    reached = np.cumsum(weights[::-1]) / regions
+    # At each threshold, from the highest: first the good ones above it, then the overlap with those equal to it.
+    fpr = np.stack([ranking.above[::-1], ranking.alarms[::-1]], axis=1).ravel() / ranking.good
+    overlap = np.stack([np.append(0.0, reached[:-1]), reached], axis=1).ravel()
+    fpr, overlap = np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], overlap, [overlap[-1]]])
     within = int(np.searchsorted(fpr, fpr_limit, side="right"))
     at_limit = np.interp(fpr_limit, fpr, overlap)
     return float(np.trapezoid(np.append(overlap[:within], at_limit), np.append(fpr[:within], fpr_limit)) / fpr_limit)
 
 
-def _auroc_and_f1(
-    labels: Labels, scores: Scores, order: NDArray[np.intp] | None = None
-) -> tuple[float, float] | tuple[None, None]:
-    positives = int(labels.sum())
-    negatives = labels.size - positives
-    if not positives or not negatives:
+def _auroc_and_f1(labels: Labels, scores: Scores) -> tuple[float, float] | tuple[None, None]:
+    if not labels.any() or labels.all():
         return None, None
-    order = _descending(scores) if order is None else order
-    last = _last_of_ties(scores.ravel()[order])
-    hits = np.cumsum(labels.ravel()[order])[last]  # true positives at each distinct threshold
-    alarms = last + 1 - hits  # false positives
-    tpr = np.concatenate([[0.0], hits / positives])
-    fpr = np.concatenate([[0.0], alarms / negatives])
-    f1 = 2 * hits / (hits + alarms + positives)  # 2 TP + FP + FN = (TP + FP) + (TP + FN)
-    return float(np.trapezoid(tpr, fpr)), float(f1.max())
-
-
-def _descending(scores: Scores) -> NDArray[np.intp]:
-    if not np.isfinite(scores).all():
-        raise AnomalyError("scores hold values that are not finite: the backbone's weights are damaged")
-    return np.argsort(-scores.ravel())
-
-
-def _last_of_ties(ordered: Scores) -> NDArray[np.intp]:
-    """Positions of the last of each run of equal values: only there does a threshold stand."""
-    return np.append(np.flatnonzero(np.diff(ordered)), ordered.size - 1)
+    ranking = _rank(labels, scores)
+    return ranking.auroc(), ranking.f1_max()
 
 
 def _only(labels: Labels) -> str:

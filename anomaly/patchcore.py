@@ -24,11 +24,12 @@ from anomaly.errors import AnomalyError
 from anomaly.feature_file import FeatureFile
 from anomaly.features import gather_in_memory, gather_on_disk, request_of
 from anomaly.images import normalise
-from anomaly.memory_bank import MemoryBank
-from anomaly.patch_embedding import embed_patches
+from anomaly.memory_bank import MemoryBank, check_index_name
+from anomaly.memory_budget import images_within, search_bytes
+from anomaly.patch_embedding import PATCHCORE, Embedding, embed_patches
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
-from anomaly.scoring import anomaly_maps, image_scores
+from anomaly.scoring import LARGEST, Scoring, anomaly_maps, score_images
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,14 @@ class PatchCore:
         seed: of the projection and of the first centre.
         sampler: how they are chosen, a key of `anomaly.coreset.SAMPLERS`.
         coverage: keep fewer once every training patch has one of the bank within this distance, on the projection.
-        memory: bytes that features and sampler may take together; None: what they need.
+        memory: bytes that features and sampler may take together, and later the prediction of a batch beside the bank;
+            None: what they need.
         features: a folder for the training patches: a killed `fit` goes on there, and memory holds a part of them.
         features_dtype: float32 or float16, on disk.
+        index: how the bank is searched: `auto`, a key of `anomaly.memory_bank.INDEX_KINDS` or a FAISS factory string.
+        latency_ms: for `auto`, the wish for the search of one image.
+        embedding: how feature maps become patches.
+        scoring: how patch distances become scores.
     """
 
     def __init__(
@@ -69,14 +75,21 @@ class PatchCore:
         memory: int | None = None,
         features: Path | None = None,
         features_dtype: str = "float32",
+        index: str = "auto",
+        latency_ms: float | None = None,
+        embedding: Embedding = PATCHCORE,
+        scoring: Scoring = LARGEST,
     ) -> None:
         check_bank_request(coreset, bank_size)
         find_sampler(sampler, coverage)
+        check_index_name(index)
         self.backbone = backbone
         self.mean, self.std = tuple(mean), tuple(std)
         self.coreset, self.bank_size, self.seed = coreset, bank_size, seed
         self.sampler, self.coverage, self.memory = sampler, coverage, memory
         self.features, self.features_dtype = features, features_dtype
+        self.index, self.latency_ms = index, latency_ms
+        self.embedding, self.scoring = embedding, scoring
         self.covering_radius: float | None = None
         self._bank: MemoryBank | None = None
 
@@ -104,7 +117,8 @@ class PatchCore:
         rows = self._gather(samples, track)
         chosen = self._sample(rows, self.bank_size, track)
         self.covering_radius = chosen.radius
-        return self.use_bank(MemoryBank(_taken(rows, chosen.indices)))
+        images = chosen.indices // (len(rows) // len(samples))
+        return self.use_bank(self._index(_taken(rows, chosen.indices), images))
 
     def use_bank(self, bank: MemoryBank) -> PatchCore:
         """Search in `bank` from now on."""
@@ -133,7 +147,10 @@ class PatchCore:
         Raises:
             AnomalyError: a coreset that keeps no patch, or more than there are.
         """
-        return MemoryBank(_taken(patches, self._sample(patches, size or self.bank_size, track).indices))
+        return self._index(_taken(patches, self._sample(patches, size or self.bank_size, track).indices))
+
+    def _index(self, patches: Tensor, images: Tensor | None = None) -> MemoryBank:
+        return MemoryBank(patches, images, index=self.index, latency_ms=self.latency_ms, seed=self.seed)
 
     def _sample(self, rows: Tensor | FeatureFile, size: int | None, track: Track) -> Coreset:
         size = size or coreset_size(len(rows), self.coreset)
@@ -168,8 +185,13 @@ class PatchCore:
 
     def predict(self, batch: Tensor) -> Prediction:
         """Scores and maps of a uint8 RGB batch (N, 3, 224, 224)."""
-        distances = self.search(self.embed(self.extract(batch)))
-        return Prediction(image_scores(distances), anomaly_maps(distances, batch.shape[-1]))
+        patches = self.embed(self.extract(batch))
+        return self.score(self.search(patches), patches, batch.shape[-1])
+
+    def batch_size(self, image: Tensor) -> int:
+        """How many images to predict at once within `memory`, 16 at the most, seen from one uint8 image (3, H, W)."""
+        maps = self.extract(image[None])
+        return images_within(self.memory, maps, self.embed(maps))
 
     @torch.inference_mode()
     def extract(self, batch: Tensor) -> list[Tensor]:
@@ -185,11 +207,22 @@ class PatchCore:
     @torch.inference_mode()
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Stage 2, embedding: feature maps to patch features (N, H, W, D)."""
-        return embed_patches(maps)
+        return embed_patches(maps, self.embedding)
 
+    @torch.no_grad()
     def search(self, patches: Tensor) -> Tensor:
         """Stage 3, search: patch features (N, H, W, D) to distances (N, H, W)."""
-        return self.bank.nearest(patches.flatten(0, 2)).view(patches.shape[:3])
+        distances, _ = self.bank.search(
+            patches.flatten(0, 2), self.scoring.map_neighbours, block_bytes=search_bytes(self.memory)
+        )
+        return distances.mean(dim=1).view(patches.shape[:3])
+
+    @torch.no_grad()
+    def score(self, distances: Tensor, patches: Tensor, size: int) -> Prediction:
+        """Stage 4, scoring: distances (N, H, W) of patches (N, H, W, D) to scores, and maps of `size` pixels a side."""
+        return Prediction(
+            score_images(distances, patches, self.bank, self.scoring).cpu(), anomaly_maps(distances, size)
+        )
 
 
 def _taken(rows: Tensor | FeatureFile, indices: Tensor) -> Tensor:

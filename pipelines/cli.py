@@ -13,12 +13,14 @@ from pipelines.commands.evaluate import evaluate
 from pipelines.commands.export import export
 from pipelines.commands.fit import fit
 from pipelines.commands.generate import generate
+from pipelines.commands.index_report import index_report
 from pipelines.commands.lists import backbones, datasets, methods
 from pipelines.commands.predict import FORWARDED, predict
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
 from pipelines.commands.quantize import quantize
 from pipelines.commands.sensitivity import sensitivity
+from pipelines.commands.study import study
 from pipelines.commands.sweep import demo, report, sweep
 from pipelines.console import OneLineRefusals, print_line
 
@@ -51,7 +53,7 @@ def main(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Slim": (prune, distill, quantize, sensitivity, profile),
-    "Judge": (evaluate, sweep, report, demo),
+    "Judge": (evaluate, sweep, report, index_report, study, demo),
     "Deploy": (fit, export),
     "Look up": (datasets, methods, backbones, generate),
 }

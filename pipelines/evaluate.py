@@ -17,9 +17,11 @@ from torch import Tensor
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
 from anomaly.features import BATCH
 from anomaly.images import load_batches, load_image, load_mask
+from anomaly.patch_embedding import PATCHCORE, Embedding
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
-from anomaly.timing import time_stages
+from anomaly.scoring import LARGEST, Scoring
+from anomaly.timing import StageTimes, Timing, time_stages
 from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
 from pipelines import machine
@@ -44,13 +46,17 @@ class DetectorSettings:
     memory: int | None = None  # bytes
     features: Path | None = None
     features_dtype: str = "float32"
+    index: str = "auto"
+    latency_ms: float | None = None
+    embedding: Embedding = PATCHCORE  # its draw of channels follows `seed`
+    scoring: Scoring = LARGEST
 
     def key(self) -> dict[str, Any]:
         """What results depend on: not the folder of the features. Options that came later count once they are used."""
         first = ("coreset", "bank_size", "seed", "timing")
         fields = [field for field in dataclasses.fields(self) if field.name != "features"]
         return {
-            field.name: getattr(self, field.name)
+            field.name: _plain(getattr(self, field.name))
             for field in fields
             if field.name in first or getattr(self, field.name) != field.default
         }
@@ -69,15 +75,30 @@ class DetectorSettings:
             memory=self.memory,
             features=self.features,
             features_dtype=self.features_dtype,
+            index=self.index,
+            latency_ms=self.latency_ms,
+            embedding=dataclasses.replace(self.embedding, seed=self.seed),
+            scoring=self.scoring,
         )
         return detector.fit(samples, track=track)
 
 
-def score(detector: PatchCore, batches: Iterable[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Image scores (N,) and anomaly maps (N, 224, 224) of uint8 batches, in their order."""
-    predictions = [detector.predict(batch) for batch in batches]
-    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
-    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def score(
+    detector: PatchCore, batches: Iterable[Tensor], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Image scores (N,) and anomaly maps (N, H, W) of `count` images in uint8 batches, in their order."""
+    scores, maps = np.empty(count, dtype=np.float32), np.empty(0, dtype=np.float32)
+    done = 0
+    for batch in batches:
+        prediction = detector.predict(batch)
+        if not done:  # one block from the start: joining pieces at the end would hold all maps twice
+            maps = np.empty((count, *prediction.maps.shape[1:]), dtype=np.float32)
+        scores[done : done + len(batch)], maps[done : done + len(batch)] = prediction.scores, prediction.maps
+        done += len(batch)
     return scores, maps
 
 
@@ -93,8 +114,8 @@ def evaluate(
     """The row of results of `backbone` on `category`, and pictures to look at.
 
     `data_fingerprint` is the category's, if it is at hand: making it reads every file.
-    The anomaly maps of the whole test split are held until the metrics are known, and sorted for them: some
-    50 bytes for each of the images x 224 x 224 pixels at the peak, 1.5 GB for 583 images.
+    The anomaly maps of the whole test split are held, once, until the metrics are known: with the masks 5 bytes for
+    each of the images x 224 x 224 pixels, 150 MB for 583 images. `settings.memory` bounds the rest of the prediction.
     """
     machine.restart_peak()
     # Masks first: a bad one should be refused before the long work, not after it.
@@ -102,13 +123,18 @@ def evaluate(
     detector = settings.fit(backbone, category.train, track=track)
     if detector.covering_radius and not math.isnan(detector.covering_radius):
         note(f"bank: {len(detector.bank)} patches, every training patch within {detector.covering_radius:.4g} of one")
-    steps = -(-len(category.test) // BATCH)
-    scores, maps = score(detector, track(load_batches(category.test, BATCH), "test", steps))
+    first = category.test[0].image
+    batch = detector.batch_size(load_image(first)) if settings.memory else BATCH
+    batches = track(load_batches(category.test, batch), "test", -(-len(category.test) // batch))
+    scores, maps = score(detector, batches, len(category.test))
     labels = np.array([sample.is_defective for sample in category.test])
     metrics = evaluate_scores(labels, scores, masks, maps)
     if masks is not None and not masks.any():
         note(f"{category.dataset}/{category.name}: no mask marks a pixel of the centre crop; pixel metrics are n/a")
-    times = time_stages(detector, load_image(category.test[0].image)) if settings.timing else None
+    peak = machine.peak_rss()
+    if settings.timing:
+        machine.restart_peak()
+    times = time_stages(detector, first) if settings.timing else None
     pruning = backbone.spec.pruning
     row = Row(
         arch=backbone.spec.arch,
@@ -123,12 +149,8 @@ def evaluate(
         **sizes(backbone),
         bank_size=len(detector.bank),
         **dataclasses.asdict(metrics),
-        ms_features=times.features if times else None,
-        ms_embedding=times.embedding if times else None,
-        ms_search=times.search if times else None,
-        ms_scoring=times.scoring if times else None,
-        ms_total=times.total if times else None,
-        peak_rss_bytes=machine.peak_rss(),
+        **_milliseconds(times),
+        peak_rss_bytes=peak,
         command=command,
         versions=versions(),
         machine=machine.describe(),
@@ -138,8 +160,20 @@ def evaluate(
         weights_fingerprint=backbone.spec.weights.sha256,
         sparse_steps=pruning.sparse_steps if pruning else None,
         recover_steps=pruning.recover_steps if pruning else 0,
+        dimension=detector.bank.dimension,
+        index=detector.bank.index,
+        predict_rss_bytes=machine.peak_rss() if times else None,
     )
     return row, _examples(category, masks, scores, maps)
+
+
+def _milliseconds(times: Timing | None) -> dict[str, Any]:
+    """The row's `ms_` fields: medians under the stages' names, and with `_p95` behind."""
+    found: dict[str, Any] = {}
+    for stage in dataclasses.fields(StageTimes):
+        found[f"ms_{stage.name}"] = getattr(times.median, stage.name) if times else None
+        found[f"ms_{stage.name}_p95"] = getattr(times.p95, stage.name) if times else None
+    return found
 
 
 def _examples(

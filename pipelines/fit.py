@@ -79,6 +79,7 @@ def fit_detector(
         coreset=settings.coreset,
         bank_size=settings.bank_size,
         seed=settings.seed,
+        index="exact",  # the file and its exports need the vectors themselves
     )
     patches = detector.training_patches(category.train, track=track)
     bank = detector.choose_bank(patches.flatten(0, 2), track=track)

@@ -30,8 +30,10 @@ class Row:
     """One backbone on one category. None means that the value does not exist, never zero.
 
     `sparse_steps` were trained before the cut (0: one shot, None: the method has no such phase), `recover_steps` after
-    it. Metrics are in [0, 1]; `ms_` are medians in milliseconds for one image; `_full` is the whole
-    classification network and `_used` what the detector runs.
+    it. Metrics are in [0, 1]; `ms_` are medians in milliseconds for one image, `_p95` behind them what one image in
+    twenty exceeds; `ms_total` starts at the decoded image. `_full` is the whole classification network and `_used` what
+    the detector runs. `dimension` is the length of a patch's vector; `index` is `exact` or a FAISS factory string;
+    `predict_rss_bytes` the peak memory while one image at a time is predicted.
     """
 
     arch: str
@@ -59,6 +61,13 @@ class Row:
     ms_search: float | None
     ms_scoring: float | None
     ms_total: float | None
+    ms_decode: float | None
+    ms_decode_p95: float | None
+    ms_features_p95: float | None
+    ms_embedding_p95: float | None
+    ms_search_p95: float | None
+    ms_scoring_p95: float | None
+    ms_total_p95: float | None
     peak_rss_bytes: int
     command: str
     versions: dict[str, str]
@@ -69,6 +78,9 @@ class Row:
     weights_fingerprint: str | None
     sparse_steps: int | None
     recover_steps: int
+    dimension: int
+    index: str
+    predict_rss_bytes: int | None
 
 
 def write_result(folder: Path, name: str, row: Row, examples: Examples, key: str) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from anomaly.coreset import check_bank_request, find_sampler
 from anomaly.feature_file import check_dtype
+from anomaly.memory_bank import check_index_name
+from anomaly.patch_embedding import Embedding
+from anomaly.scoring import Scoring
 from compress import RECOVERIES
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
@@ -60,6 +63,18 @@ class SweepPlan:
     memory: str | None = None
     features: str | None = None
     features_dtype: str = "float32"
+    index: str = "auto"
+    latency_ms: float | None = None
+    score: str = "max"
+    neighbours: int = 9
+    top: int = 10
+    map_neighbours: int = 1
+    pooling: str = "average"
+    kernel: int = 3
+    stride: int = 1
+    padding: int | None = None
+    width: int | None = None
+    draw: str = "random"
     timing: bool = True
 
     def __post_init__(self) -> None:
@@ -76,7 +91,8 @@ class SweepPlan:
         check_bank_request(self.coreset, self.bank_size)
         find_sampler(self.sampler, self.coverage)
         check_dtype(self.features_dtype)
-        self.detector(seed=0)  # refuses a memory that is no amount
+        check_index_name(self.index)
+        self.detector(seed=0)  # refuses a memory that is no amount, and options of the embedding and the scoring
         for seed in self.seeds:
             if not 0 <= seed < 2**63:
                 raise CompressError(f"seed {seed} is outside 0 to 2^63 - 1")
@@ -118,6 +134,10 @@ class SweepPlan:
             memory=None if self.memory is None else byte_count(self.memory),
             features=None if self.features is None else Path(self.features),
             features_dtype=self.features_dtype,
+            index=self.index,
+            latency_ms=self.latency_ms,
+            embedding=Embedding(self.pooling, self.kernel, self.stride, self.padding, self.width, self.draw),
+            scoring=Scoring(self.score, self.neighbours, self.top, self.map_neighbours),
         )
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
@@ -156,7 +176,7 @@ def _value(file: Path, key: str, value: Any) -> Any:
         return tuple(kind(item) for item in items)
     if default is None:
         text = ("labelled", "scope", "memory", "features")
-        wanted = (str,) if key in text else (float, int) if key == "coverage" else (int,)
+        wanted = (str,) if key in text else (float, int) if key in ("coverage", "latency_ms") else (int,)
     else:
         wanted = (float, int) if isinstance(default, float) else (type(default),)
     if type(value) not in wanted:

@@ -84,7 +84,7 @@ def validation_auroc(
     detector = settings.fit(backbone, split.fit, track=track)
     images = torch.cat([split.good, split.defective])
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    scores, maps = score(detector, track(batches, "validation", len(batches)))
+    scores, maps = score(detector, track(batches, "validation", len(batches)), len(images))
     labels = np.arange(len(images)) >= len(split.good)
     masks = torch.cat([torch.zeros(split.good[:, 0].shape, dtype=torch.bool), split.masks]).numpy()
     return ValidationAuroc(auroc(labels, scores), auroc(masks, maps))

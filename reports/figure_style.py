@@ -79,6 +79,12 @@ def png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
+def svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
 def plain(text: str, limit: int = 40) -> str:
     """A name fit for a figure: one line, not too long, not hidden from a legend by a leading underscore.
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from reports.columns import count
 from reports.errors import ReportError
-from reports.figure_style import AXIS, HAIRLINE, INK, PALETTE, QUIET, calm, new_figure, plain, png
+from reports.figure_style import AXIS, HAIRLINE, INK, PALETTE, QUIET, calm, new_figure, plain, png, svg
 from reports.terminal import TextTable
 
 _NAMED = 3  # of the most and of the least sensitive groups have a colour and a label
@@ -76,7 +74,7 @@ def sensitivity_figure(cuts: Sequence[GroupCut], *, title: str) -> dict[str, byt
     _heat(left, groups, ratios)
     _curves(right, groups, ratios)
     figure.suptitle(plain(title, 90), x=0.012, ha="left", fontsize=11, color=INK, fontweight="bold", parse_math=False)
-    return {"sensitivity.png": png(figure), "sensitivity.svg": _svg(figure)}
+    return {"sensitivity.png": png(figure), "sensitivity.svg": svg(figure)}
 
 
 _Groups = dict[str, dict[float, GroupCut]]
@@ -183,9 +181,3 @@ def _name(cut: GroupCut) -> str:
 
 def _digits(error: float) -> str:
     return f"{error:.2f}" if error >= 0.095 else f"{error:.3f}" if error >= 0.0005 else "0"
-
-
-def _svg(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()

@@ -48,7 +48,8 @@ def terminal_columns(runs: Sequence[Run]) -> TextTable:
     several = len(runs) > 1
     headers = ["", *names, *(["mean"] if several else [])]
     quantities = [(column.name, column.title, column.format) for column in COLUMNS]
-    quantities += [(name, f"ms {title}", milliseconds) for name, title in STAGES]
+    stages = [*STAGES, ("ms_total_p95", "total, p95"), ("ms_decode", "decode, before it")]
+    quantities += [(name, f"ms {title}", milliseconds) for name, title in stages]
     rows = []
     for name, title, unit in quantities:
         values = [number(run.row, name) for run in runs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,3 +127,32 @@ def test_large_float32_maps_lose_no_precision() -> None:
     maps = GENERATOR.random((8, 224, 224), dtype=np.float32)
     masks = maps + GENERATOR.random(maps.shape) > 1.2
     assert auroc(masks, maps) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-9)
+
+
+def _maps_with_regions(side: int, images: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    generator = np.random.default_rng(1)
+    maps = generator.random((images, side, side), dtype=np.float32).round(3)  # ties abound
+    masks = np.zeros(maps.shape, dtype=bool)
+    masks[0, 2:7, 3:9] = masks[1, -4:, :2] = masks[1, 1, 1] = True
+    return masks, maps + 0.3 * masks
+
+
+def test_blocks_change_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks, maps = _maps_with_regions(24, 3)
+    labels, scores = np.array([True, True, False]), np.array([2.0, 1.0, 1.5])
+    whole = evaluate_scores(labels, scores, masks, maps)
+    monkeypatch.setattr("anomaly.metrics._BLOCK", 7)
+    assert evaluate_scores(labels, scores, masks, maps) == whole
+    assert whole.pixel_auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+
+
+def test_pixel_metrics_hold_no_second_copy_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomaly.metrics._BLOCK", 1 << 18)
+    masks, maps = _maps_with_regions(1024, 6)
+    tracemalloc.start()
+    try:
+        evaluate_scores(np.array([True] * 2 + [False] * 4), np.arange(6.0), masks, maps)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < maps.nbytes / 1.5  # the components of one image and a block, not 25 MB of maps

@@ -126,7 +126,11 @@ def test_a_detector_without_data_says_so(good: list[Sample]) -> None:
 
 
 def test_stage_times_are_measured(good: list[Sample]) -> None:
-    times = time_stages(_detector().fit(good), load_image(good[0].image), warm_up=1, repetitions=3)
+    timing = time_stages(_detector().fit(good), good[0].image, warm_up=1, repetitions=3)
+    times = timing.median
     stages = (times.features, times.embedding, times.search, times.scoring)
-    assert all(stage > 0 for stage in stages)
+    assert all(stage > 0 for stage in (*stages, times.decode))  # type: ignore[operator]
     assert times.total >= max(stages)
+    assert timing.p95.total >= times.total
+    decoded = time_stages(_detector().fit(good), load_image(good[0].image), warm_up=0, repetitions=1)
+    assert decoded.median.decode is None

@@ -13,13 +13,25 @@ from pipelines.commands.options import (
     Coreset,
     Coverage,
     Dataset,
+    Draw,
     Features,
     FeaturesDtype,
+    Index,
+    Kernel,
+    Latency,
+    MapNeighbours,
     Memory,
+    Neighbours,
+    Padding,
+    Pooling,
     Sampler,
+    Score,
     Seed,
+    Stride,
     Taps,
+    Top,
     Weights,
+    Width,
     listed,
 )
 from pipelines.console import ProgressBars, command_line, note, print_text_table, refuse_in_one_line
@@ -39,6 +51,18 @@ def evaluate(
     memory: Memory = None,
     features: Features = None,
     features_dtype: FeaturesDtype = "float32",
+    index: Index = "auto",
+    latency_ms: Latency = None,
+    score: Score = "max",
+    neighbours: Neighbours = 9,
+    top: Top = 10,
+    map_neighbours: MapNeighbours = 1,
+    pooling: Pooling = "average",
+    kernel: Kernel = 3,
+    stride: Stride = 1,
+    padding: Padding = None,
+    width: Width = None,
+    draw: Draw = "random",
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages too, one image at a time.")] = False,
     seed: Seed = 0,
     output: Annotated[
@@ -49,6 +73,7 @@ def evaluate(
 
     compress evaluate slim.safetensors --dataset bottles/ -o row.json
     """
+    from anomaly import Embedding, Scoring
     from compress.files import require_writable
     from pipelines.byte_counts import byte_count
     from pipelines.data import open_categories
@@ -71,6 +96,10 @@ def evaluate(
         memory=None if memory is None else byte_count(memory),
         features=features,
         features_dtype=features_dtype,
+        index=index,
+        latency_ms=latency_ms,
+        embedding=Embedding(pooling, kernel, stride, padding, width, draw),
+        scoring=Scoring(score, neighbours, top, map_neighbours),
     )
     with ProgressBars() as bars:
         categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipelines.slimming import Images
 
 BANK = "Memory bank: which patches of the training images it keeps"
+DETECTOR = "Detector: how patches are made, searched and scored"
 TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 
 Weights = Annotated[
@@ -76,6 +77,59 @@ Features = Annotated[
 FeaturesDtype = Annotated[
     str, typer.Option(help="float32, or float16 for half the space in --features.", rich_help_panel=BANK)
 ]
+Index = Annotated[
+    str,
+    typer.Option(
+        help="How the bank is searched. auto: exact, and small and fast (pca_ivf) beyond 1 GB; exact; ivf, hnsw; sq8, "
+        "fp16, ivf_pq, pca, pca_ivf, which compress; or a FAISS factory string such as PCA64,IVF256,SQ8. compress "
+        "index-report shows what each costs.",
+        rich_help_panel=DETECTOR,
+    ),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(
+        help="For --index auto: milliseconds that the search of one image should take. Exact where this machine "
+        "manages, else ivf.",
+        rich_help_panel=DETECTOR,
+    ),
+]
+Score = Annotated[
+    str,
+    typer.Option(
+        help="The image's score: max, its largest patch distance; reweighted, that times a weight by the neighbours in "
+        "the bank (Roth et al. 2022, eq. 7); top_mean, steadier, the mean of the --top largest.",
+        rich_help_panel=DETECTOR,
+    ),
+]
+Neighbours = Annotated[int, typer.Option(help="b, for --score reweighted.", rich_help_panel=DETECTOR)]
+Top = Annotated[int, typer.Option(help="Patches that --score top_mean averages.", rich_help_panel=DETECTOR)]
+MapNeighbours = Annotated[
+    int,
+    typer.Option(help="A patch's distance is the mean to so many nearest neighbours.", rich_help_panel=DETECTOR),
+]
+Pooling = Annotated[
+    str,
+    typer.Option(
+        help="What a patch knows of its neighbourhood: its average, its max, or both (twice the length).",
+        rich_help_panel=DETECTOR,
+    ),
+]
+Kernel = Annotated[
+    int, typer.Option(help="Side of that neighbourhood in map positions; 1: none.", rich_help_panel=DETECTOR)
+]
+Stride = Annotated[
+    int, typer.Option(help="Step between neighbourhoods; 2: a quarter of the patches.", rich_help_panel=DETECTOR)
+]
+Padding = Annotated[
+    int | None,
+    typer.Option(help="Zeros around the maps. Default: half the kernel; the size stays.", rich_help_panel=DETECTOR),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(help="Use so many of the maps' channels; every later stage is cheaper.", rich_help_panel=DETECTOR),
+]
+Draw = Annotated[str, typer.Option(help="Which channels: random (from the seed) or first.", rich_help_panel=DETECTOR)]
 ImageFolders = Annotated[
     str | None,
     typer.Option(

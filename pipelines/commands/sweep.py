@@ -11,15 +11,27 @@ from pipelines.commands.options import (
     BankSize,
     Coreset,
     Coverage,
+    Draw,
     Features,
     FeaturesDtype,
     ImageFolders,
+    Index,
+    Kernel,
     LabelledFolder,
+    Latency,
+    MapNeighbours,
     Memory,
+    Neighbours,
+    Padding,
+    Pooling,
     Sampler,
+    Score,
     Steps,
+    Stride,
     Taps,
+    Top,
     Weights,
+    Width,
     listed,
     numbers,
 )
@@ -43,7 +55,8 @@ def sweep(
         typer.Argument(
             help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
             "images, labelled, one_shot, sparse_steps, scope, datasets, categories, seeds, weights, taps, coreset, "
-            "bank_size, sampler, coverage, memory, features, features_dtype, timing."
+            "bank_size, sampler, coverage, memory, features, features_dtype, index, latency_ms, score, neighbours, "
+            "top, map_neighbours, pooling, kernel, stride, padding, width, draw, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -82,6 +95,18 @@ def sweep(
     memory: Memory = None,
     features: Features = None,
     features_dtype: FeaturesDtype = "float32",
+    index: Index = "auto",
+    latency_ms: Latency = None,
+    score: Score = "max",
+    neighbours: Neighbours = 9,
+    top: Top = 10,
+    map_neighbours: MapNeighbours = 1,
+    pooling: Pooling = "average",
+    kernel: Kernel = 3,
+    stride: Stride = 1,
+    padding: Padding = None,
+    width: Width = None,
+    draw: Draw = "random",
     timing: Annotated[bool, typer.Option(help="Time the stages of each run.")] = True,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
@@ -123,6 +148,18 @@ def sweep(
             memory=memory,
             features=str(features) if features else None,
             features_dtype=features_dtype,
+            index=index,
+            latency_ms=latency_ms,
+            score=score,
+            neighbours=neighbours,
+            top=top,
+            map_neighbours=map_neighbours,
+            pooling=pooling,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            width=width,
+            draw=draw,
             timing=timing,
         )
     _sweep(chosen, output)
