@@ -83,7 +83,8 @@ class Ranking:
         recorded = replace(
             before,
             method=_joined(self.backbone, self.method),
-            ratio=1 - (1 - before.ratio) * (1 - ratio) if full is None else ratio,
+            # Rounded: 1 - (1 - 0.3) is 0.30000000000000004, and the record should say what was asked for.
+            ratio=round(1 - (1 - before.ratio) * (1 - ratio), 12) if full is None else ratio,
             scope=self.rule.scope,
             seed=self.seed,
             # What was recovered before this cut does not make up for it; fresh weights are fresh ever after.
