@@ -105,7 +105,6 @@ def test_residual_branches_keep_the_same_channels(resnet18: compress.Backbone) -
     slim = compress.prune(resnet18, ratio=0.3)
     assert slim.spec.pruning is not None
     assert slim.spec.pruning.ratio == 0.3  # as asked, to the last digit
-    assert slim.spec.pruning is not None
     kept = slim.spec.pruning.kept
     assert kept["layer2.0.conv2"] == kept["layer2.1.conv2"] == kept["layer2.0.downsample.0"]
     assert kept["layer2.0.conv1"] != kept["layer2.1.conv1"]
