@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -23,6 +21,7 @@ from compress.artifact import artifact_bytes
 from compress.export.runtimes import import_openvino
 from pipelines import machine
 from pipelines.image_sets import open_images
+from pipelines.quantizing import alternating_latency
 
 Candidate = compress.Backbone | compress.OnnxBackbone
 
@@ -50,27 +49,12 @@ def candidates(slim: compress.Backbone, images: str, folder: Path, threads: int)
     return {**eager, **{title: (backbone, backbone.file_bytes) for title, backbone in exported.items()}}
 
 
-@torch.inference_mode()
-def medians(backbones: list[Candidate], rounds: int, warm_up: int = 20) -> list[float]:
-    """Milliseconds of one image for each of `backbones`, which take turns."""
-    side = backbones[0].spec.size
-    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    times: list[list[float]] = [[] for _ in backbones]
-    for _ in range(warm_up + rounds):
-        for own, backbone in zip(times, backbones, strict=True):
-            backbone(image)  # its weights and threads come back from what the others did, which nobody waits for
-            start = time.perf_counter()
-            backbone(image)
-            own.append((time.perf_counter() - start) * 1000)
-    return [median(own[warm_up:]) for own in times]
-
-
 def main(artifact: str, images: str, threads: int, rounds: int) -> None:
     torch.set_num_threads(threads)
     slim = compress.load_backbone(artifact)
     with tempfile.TemporaryDirectory() as folder:
         chosen = candidates(slim, images, Path(folder), threads)
-        taken = medians([backbone for backbone, _ in chosen.values()], rounds)
+        taken = alternating_latency([backbone for backbone, _ in chosen.values()], rounds=rounds, warm_up=20)
     times = dict(zip(chosen, taken, strict=True))
     eager, runtime = times["dense, PyTorch fp32"], times["dense, ONNX Runtime fp32"]
     print(f"{slim.spec.arch}, {threads} threads, {rounds} rounds, {machine.describe()}\n")

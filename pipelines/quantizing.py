@@ -16,6 +16,7 @@ from pipelines.evaluate import DetectorSettings
 from pipelines.validation import validation_auroc, validation_split
 from pipelines.within_drop import NEAR_CHANCE
 
+PAUSE = 0.03  # seconds
 ROUNDS = 30
 
 
@@ -46,15 +47,22 @@ def validation_drop(
 
 
 @torch.inference_mode()
+@torch.inference_mode()
 def alternating_latency(
     backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS, warm_up: int = 5
 ) -> list[float]:
-    """Median milliseconds of one image for each backbone, measured in turns, so that a slow second slows all."""
+    """Median milliseconds of one image for each backbone, measured in turns, so that a slow second slows all.
+
+    The threads of PyTorch, ONNX Runtime and OpenVINO wait for more work on a busy core, for milliseconds after each
+    run. So each turn begins with a pause, and with a run that is not timed: its weights and threads come back.
+    """
     side = backbones[0].spec.size
-    image = torch.zeros(1, 3, side, side)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     times: list[list[float]] = [[] for _ in backbones]
     for _ in range(warm_up + rounds):
         for own, backbone in zip(times, backbones, strict=True):
+            time.sleep(PAUSE)
+            backbone(image)
             start = time.perf_counter()
             backbone(image)
             own.append((time.perf_counter() - start) * 1000)
