@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image
 
 STAGES = ("preprocess", "features", "embedding", "search", "scoring")
+PAUSE = 0.03  # seconds
 PROFILED = 6  # predictions in a profile, of which the last counts
 Times = dict[str, float]
 
@@ -139,6 +140,8 @@ def _serve(make: Callable[[str, Image.Image, int], Callable[[], Times]], given: 
         predict()
     link.send("ready")
     while link.recv():
+        time.sleep(PAUSE)  # the threads of the process before wait for more work on busy cores
+        predict()  # not timed: weights and threads come back
         link.send(predict())
     link.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
