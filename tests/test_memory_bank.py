@@ -218,6 +218,8 @@ def test_added_patches_get_the_next_image_number() -> None:
         ("OPQ8_20,PQ8", (600, 32), "cuts 20 dimensions into 8 parts"),
         ("PCA20,PQ8", (600, 32), "cuts 20 dimensions into 8 parts"),
         ("ivf_pq", (100, 32), "learns 256 centroids, and the bank has 100"),
+        ("IVF4,PQ8x4fs", (600, 32), "FAISS crashes where .* drop the fs"),
+        ("PCA16,IVF4,PQ8x4fsr,Refine(SQfp16)", (600, 32), "FAISS crashes where"),
         ("PCA64,SQ8", (600, 32), "at most 32"),
         ("PCA16,SQ8", (10, 32), "at most 10"),
         ("IVF5000,Flat", (600, 32), "more lists than the bank has patches"),
@@ -262,6 +264,15 @@ def test_one_dimension_and_no_query_are_searched() -> None:
     assert MemoryBank(line).search(line[7:9], 1)[1][:, 0].tolist() == [7, 8]
     distances, rows = MemoryBank(_blobs(3000)).search(torch.empty(0, 32), 1)
     assert distances.shape == rows.shape == (0, 1)
+
+
+@pytest.mark.parametrize("index", ["exact", "ivf", "hnsw"])
+@pytest.mark.parametrize("size", [600, 3000])
+def test_a_patch_that_is_not_finite_has_no_distance(index: str, size: int) -> None:
+    queries = _blobs(3)
+    queries[1, 4] = math.nan
+    distances = MemoryBank(_blobs(size), index=index).nearest(queries)
+    assert distances.isnan().tolist() == [False, True, False]
 
 
 def test_product_codes_learn_from_few_patches_in_silence(capfd: pytest.CaptureFixture[str]) -> None:

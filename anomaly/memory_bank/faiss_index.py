@@ -162,6 +162,7 @@ class FaissIndex:
             # Where the lists or the part of the graph that were looked at held too few, look everywhere.
             if len(short := np.flatnonzero((rows < 0).any(axis=1))):
                 squared[short], rows[short] = self._search(wanted[short], k, mask, thorough=True)
+                squared[short[~np.isfinite(wanted[short]).all(axis=1)]] = np.nan  # as of an exact search, not 1e19
         # FAISS computes |x|^2 - 2 x.y + |y|^2, which rounding can push below 0.
         distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)))
         return distances.to(queries.device), torch.from_numpy(rows).to(queries.device)

@@ -137,6 +137,8 @@ def check_index(index: str, latency_ms: float | None = None) -> None:
 
 def _check_factory(spec: str, size: int, dimension: int) -> None:
     """FAISS ends some of these with an assertion in C++, others with a bank that finds nothing."""
+    if re.search(r"IVF.*,[^,]*\dfs", spec):
+        raise AnomalyError(f"index {spec}: FAISS crashes where vectors are read out of fast-scan lists: drop the fs")
     inner = dimension
     for part in spec.split(","):
         if reduced := re.fullmatch(r"(?:PCA[RW]*|OPQ\d+_|RR)(\d+)", part):
