@@ -62,7 +62,7 @@ def gather_on_disk(embed: Embed, samples: Sequence[Sample], file: FeatureFile, *
     batches = -(-len(samples) // BATCH)
     done = file.blocks
     if done:
-        again = embed(next(iter(load_batches(samples[:BATCH], BATCH))))
+        again = embed(next(iter(load_batches(samples[:BATCH], BATCH)))).cpu()
         kept = file.block(0)
         if again.shape != kept.shape or (again - kept).norm() > _SAME * kept.norm():
             raise AnomalyError(f"{file} holds the features of another embedding: delete it or name another folder")

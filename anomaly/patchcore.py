@@ -200,7 +200,9 @@ class PatchCore:
 
     @torch.inference_mode()
     def extract(self, batch: Tensor) -> list[Tensor]:
-        """Stage 1, features: uint8 RGB (N, 3, H, W) to feature maps."""
+        """Stage 1, features: uint8 RGB (N, 3, H, W), wherever it lies, to feature maps on the backbone's device."""
+        if (weight := next(self.backbone.parameters(), None)) is not None:
+            batch = batch.to(weight.device)
         training = self.backbone.training
         if training:  # batch norms must not learn from test images; the caller's mode is put back
             self.backbone.eval()
