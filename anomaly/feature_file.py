@@ -48,7 +48,7 @@ class FeatureFile:
     """
 
     def __init__(self, folder: Path, request: Mapping[str, Any], *, dtype: str = "float32") -> None:
-        check_dtype(dtype)
+        _check_dtype(dtype)
         self._dtype = np.dtype(dtype)
         header = json.dumps({"format": FORMAT, "request": request, "dtype": dtype}, sort_keys=True)
         name = hashlib.sha256(header.encode()).hexdigest()[:16]
@@ -158,12 +158,18 @@ class FeatureFile:
         return AnomalyError(f"{self._data} {what}: delete it and {self._lines.name} to extract the features anew")
 
 
-def check_dtype(dtype: str) -> None:
-    """Refuse a precision that features are not kept in.
+def check_storage(folder: str | Path | None, dtype: str) -> None:
+    """Refuse, before any work, what features cannot be kept in; `folder` None: in memory.
 
     Raises:
-        AnomalyError: it is neither float32 nor float16.
+        AnomalyError: a precision that is neither float32 nor float16, or float16 in memory.
     """
+    _check_dtype(dtype)
+    if folder is None and dtype != DTYPES[0]:
+        raise AnomalyError(f"features are kept as {dtype} on disk alone: name a folder (--features), or drop it")
+
+
+def _check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise AnomalyError(f"features cannot be kept as {dtype!r}: choose from {', '.join(DTYPES)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from anomaly.errors import AnomalyError
 from anomaly.feature_file import FeatureFile
 from anomaly.images import load_batches
+from anomaly.patch_embedding import Embedding
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
 
@@ -60,7 +62,7 @@ def gather_on_disk(embed: Embed, samples: Sequence[Sample], file: FeatureFile, *
     batches = -(-len(samples) // BATCH)
     done = file.blocks
     if done:
-        again = embed(next(iter(load_batches(samples[:BATCH], BATCH))))
+        again = embed(next(iter(load_batches(samples[:BATCH], BATCH)))).cpu()
         kept = file.block(0)
         if again.shape != kept.shape or (again - kept).norm() > _SAME * kept.norm():
             raise AnomalyError(f"{file} holds the features of another embedding: delete it or name another folder")
@@ -69,8 +71,10 @@ def gather_on_disk(embed: Embed, samples: Sequence[Sample], file: FeatureFile, *
     return file
 
 
-def request_of(backbone: nn.Module, mean: Sequence[float], std: Sequence[float], samples: Sequence[Sample]) -> Any:
-    """What the features on disk depend on: weights, normalisation and image files, as JSON values."""
+def request_of(
+    backbone: nn.Module, mean: Sequence[float], std: Sequence[float], embedding: Embedding, samples: Sequence[Sample]
+) -> Any:
+    """What the features on disk depend on: weights, normalisation, embedding and image files, as JSON values."""
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
         weights.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -78,7 +82,14 @@ def request_of(backbone: nn.Module, mean: Sequence[float], std: Sequence[float],
     images = hashlib.sha256()
     for sample in samples:
         images.update(f"{_identity(sample.image)}\n".encode(errors="surrogateescape"))
-    return {"weights": weights.hexdigest(), "images": images.hexdigest(), "mean": list(mean), "std": list(std)}
+    how = dataclasses.asdict(embedding if embedding.width else dataclasses.replace(embedding, seed=0))
+    return {
+        "weights": weights.hexdigest(),
+        "images": images.hexdigest(),
+        "mean": list(mean),
+        "std": list(std),
+        "embedding": how,
+    }
 
 
 def _identity(image: Path) -> str:

@@ -23,7 +23,8 @@ class Embedding:
         pooling: of each neighbourhood: its average, its maximum, or both side by side (twice the length).
         kernel: side of the neighbourhood, in positions of a map; 1 is no pooling.
         stride: between neighbourhoods; 2 leaves a quarter of the patches.
-        padding: zeros around a map; None: kernel // 2, which keeps the size at stride 1.
+        padding: zeros around a map, which a maximum ignores; None: kernel // 2, which keeps the size at stride 1
+            where the kernel is odd.
         width: how many of the maps' channels are used; None: all. A random few lose little (PaDiM,
             Defard et al. 2021) and make every later stage cheaper.
         draw: the `width` channels: drawn from the seed, or the first of all.
@@ -52,6 +53,8 @@ class Embedding:
                 raise AnomalyError(f"{name} {value} of the patch embedding is below {least}: raise it")
         if self.padding is not None and 2 * self.padding > self.kernel:
             raise AnomalyError(f"padding {self.padding} is more than half the kernel {self.kernel}: lower it")
+        if self.draw != "random" and self.width is None:
+            raise AnomalyError(f"draw {self.draw!r} chooses among the channels, and all are used: give a width too")
 
     def channels(self, available: int) -> Tensor | None:
         """Indices of the channels in use of `available`, ascending; None for all.
@@ -83,6 +86,9 @@ def embed_patches(maps: Sequence[Tensor], how: Embedding = PATCHCORE) -> Tensor:
 
     Returns:
         (N, H, W, D), contiguous; by default H x W of the first map and D = sum C_i.
+
+    Raises:
+        AnomalyError: a kernel larger than a map, or more channels asked for than there are.
     """
     size = _pool(maps[0][:, :1], how).shape[-2:]
     pooled = [_pool(feature_map, how) for feature_map in _chosen(maps, how)]
@@ -106,6 +112,11 @@ def _chosen(maps: Sequence[Tensor], how: Embedding) -> Sequence[Tensor]:
 
 def _pool(feature_map: Tensor, how: Embedding) -> Tensor:
     padding = how.kernel // 2 if how.padding is None else how.padding
+    smallest = min(feature_map.shape[-2:]) + 2 * padding
+    if how.kernel > smallest:
+        raise AnomalyError(
+            f"kernel {how.kernel} is larger than a map of {smallest} positions, padding included: lower it"
+        )
     parts = []
     if how.pooling != "max":
         parts.append(F.avg_pool2d(feature_map, how.kernel, how.stride, padding))

@@ -21,10 +21,10 @@ from anomaly.coreset import (
     random_projection,
 )
 from anomaly.errors import AnomalyError
-from anomaly.feature_file import FeatureFile
+from anomaly.feature_file import FeatureFile, check_storage
 from anomaly.features import gather_in_memory, gather_on_disk, request_of
 from anomaly.images import normalise
-from anomaly.memory_bank import MemoryBank, check_index_name
+from anomaly.memory_bank import MemoryBank, check_index
 from anomaly.memory_budget import images_within, search_bytes
 from anomaly.patch_embedding import PATCHCORE, Embedding, embed_patches
 from anomaly.progress import Track, quiet
@@ -81,8 +81,9 @@ class PatchCore:
         scoring: Scoring = LARGEST,
     ) -> None:
         check_bank_request(coreset, bank_size)
-        find_sampler(sampler, coverage)
-        check_index_name(index)
+        find_sampler(sampler, coverage=coverage, size=bank_size)
+        check_storage(features, features_dtype)
+        check_index(index, latency_ms)
         self.backbone = backbone
         self.mean, self.std = tuple(mean), tuple(std)
         self.coreset, self.bank_size, self.seed = coreset, bank_size, seed
@@ -153,11 +154,15 @@ class PatchCore:
         return MemoryBank(patches, images, index=self.index, latency_ms=self.latency_ms, seed=self.seed)
 
     def _sample(self, rows: Tensor | FeatureFile, size: int | None, track: Track) -> Coreset:
-        size = size or coreset_size(len(rows), self.coreset)
+        sampler = find_sampler(self.sampler)
+        if not sampler.counts:
+            size = len(rows)
+        elif size is None:
+            size = coreset_size(len(rows), self.coreset)
         if size > len(rows):
             raise AnomalyError(f"bank size {size} is more than the {len(rows)} training patches: lower it")
         held = rows.element_size() * rows.nelement() if isinstance(rows, Tensor) else 0
-        return find_sampler(self.sampler).sample(
+        return sampler.sample(
             self._project(rows),
             size,
             coverage=self.coverage,
@@ -172,7 +177,7 @@ class PatchCore:
 
         if self.features is None:
             return gather_in_memory(embed, samples, memory=self.memory, track=track)
-        request = request_of(self.backbone, self.mean, self.std, samples)
+        request = request_of(self.backbone, self.mean, self.std, self.embedding, samples)
         file = FeatureFile(self.features, request, dtype=self.features_dtype)
         return gather_on_disk(embed, samples, file, track=track)
 
@@ -195,7 +200,9 @@ class PatchCore:
 
     @torch.inference_mode()
     def extract(self, batch: Tensor) -> list[Tensor]:
-        """Stage 1, features: uint8 RGB (N, 3, H, W) to feature maps."""
+        """Stage 1, features: uint8 RGB (N, 3, H, W), wherever it lies, to feature maps on the backbone's device."""
+        if (weight := next(self.backbone.parameters(), None)) is not None:
+            batch = batch.to(weight.device)
         training = self.backbone.training
         if training:  # batch norms must not learn from test images; the caller's mode is put back
             self.backbone.eval()

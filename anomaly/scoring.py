@@ -81,11 +81,19 @@ def reweighted(farthest: Tensor, nearest: Tensor, around: Tensor) -> Tensor:
 
 
 def score_images(distances: Tensor, patches: Tensor, bank: MemoryBank, how: Scoring) -> Tensor:
-    """Image scores (N,) by `how`, of patch distances (N, H, W) and the patches (N, H, W, D) that have them."""
+    """Image scores (N,) by `how`, of patch distances (N, H, W) and the patches (N, H, W, D) that have them.
+
+    Raises:
+        AnomalyError: equation 7 and a bank of one patch: its weight would always be 0.
+    """
     if how.image == "top_mean":
         return top_mean(distances, how.top)
     if how.image == "max":
         return image_scores(distances)
+    if len(bank) < 2:
+        raise AnomalyError(
+            "score reweighted weighs by neighbours in the bank, and it has 1 patch: keep more, or take max"
+        )
     place = distances.flatten(1).argmax(dim=1)
     farthest = patches.flatten(1, 2)[torch.arange(len(patches), device=patches.device), place]
     _, rows = bank.search(farthest, 1)

@@ -6,7 +6,7 @@
     images.safetensors          `images` (N, 256, 256, 3) uint8: training images that an export is checked on
 
 Entries are stored, not compressed, so none is larger than the file that holds it; nothing in it is unpickled, and no
-entry's name becomes a path. A FAISS index is not kept: an exact one is the vectors themselves, filled in one copy.
+entry's name becomes a path. No index is kept: the search is exact, in the vectors themselves.
 """
 
 from __future__ import annotations

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
+from anomaly.coreset import check_bank_request, find_sampler
+from anomaly.feature_file import check_storage
 from anomaly.features import BATCH
 from anomaly.images import load_batches, load_image, load_mask
+from anomaly.memory_bank import check_index
 from anomaly.patch_embedding import PATCHCORE, Embedding
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
@@ -50,6 +53,12 @@ class DetectorSettings:
     latency_ms: float | None = None
     embedding: Embedding = PATCHCORE  # its draw of channels follows `seed`
     scoring: Scoring = LARGEST
+
+    def __post_init__(self) -> None:  # here too, and not after an hour in `PatchCore`
+        check_bank_request(self.coreset, self.bank_size)
+        find_sampler(self.sampler, coverage=self.coverage, size=self.bank_size)
+        check_storage(self.features, self.features_dtype)
+        check_index(self.index, self.latency_ms)
 
     def key(self) -> dict[str, Any]:
         """What results depend on: not the folder of the features. Options that came later count once they are used."""

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly.coreset import check_bank_request, find_sampler
-from anomaly.feature_file import check_dtype
-from anomaly.memory_bank import check_index_name
 from anomaly.patch_embedding import Embedding
 from anomaly.scoring import Scoring
 from compress import RECOVERIES
@@ -88,11 +85,7 @@ class SweepPlan:
             raise CompressError("one-shot leaves out a sparse phase, and no method of the sweep has one: drop it")
         for arch in self.archs:
             find_architecture(arch)
-        check_bank_request(self.coreset, self.bank_size)
-        find_sampler(self.sampler, self.coverage)
-        check_dtype(self.features_dtype)
-        check_index_name(self.index)
-        self.detector(seed=0)  # refuses a memory that is no amount, and options of the embedding and the scoring
+        self.detector(seed=0)  # refuses a memory that is no amount, and options of the bank, embedding and scoring
         for seed in self.seeds:
             if not 0 <= seed < 2**63:
                 raise CompressError(f"seed {seed} is outside 0 to 2^63 - 1")

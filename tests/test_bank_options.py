@@ -34,7 +34,12 @@ def test_results_from_before_an_option_existed_are_still_found() -> None:
 def test_a_result_depends_on_the_sampler_but_not_on_the_folder(tmp_path: Path) -> None:
     plain = DetectorSettings()
     assert DetectorSettings(features=tmp_path).key() == plain.key()
-    changes = ({"sampler": "random"}, {"coverage": 2.0}, {"memory": 1 << 30}, {"features_dtype": "float16"})
+    changes = (
+        {"sampler": "random"},
+        {"coverage": 2.0},
+        {"memory": 1 << 30},
+        {"features": tmp_path, "features_dtype": "float16"},
+    )
     keys = [DetectorSettings(**change).key() for change in changes]  # type: ignore[arg-type]
     assert all(key != plain.key() for key in keys)
 
@@ -66,6 +71,11 @@ def test_a_plan_says_how_the_detector_is_fitted(tmp_path: Path) -> None:
         ({"coverage": -1.0}, "is below 0"),
         ({"memory": "much"}, "is no amount"),
         ({"features_dtype": "float8"}, "choose from float32, float16"),
+        ({"features_dtype": "float16"}, "on disk alone: name a folder"),
+        ({"sampler": "full", "bank_size": 100}, "keeps every patch, not 100"),
+        ({"latency_ms": 0.0}, "search of 0 ms cannot be had"),
+        ({"latency_ms": 20.0, "index": "ivf"}, "20 ms are a wish for index auto, and the index is ivf"),
+        ({"draw": "first"}, "give a width too"),
     ],
 )
 def test_a_plan_that_makes_no_bank_is_refused_before_any_run(options: dict[str, object], message: str) -> None:

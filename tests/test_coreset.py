@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from torch import Tensor
 from anomaly import AnomalyError
 from anomaly.coreset import (
     SAMPLERS,
+    Coreset,
     ProjectedRows,
     coreset_size,
     covering_radius,
@@ -94,6 +97,18 @@ def test_no_row_is_picked_twice_even_among_duplicates(monkeypatch: pytest.Monkey
     monkeypatch.setattr(greedy, "_POOL", 4)
     assert sorted(greedy_coreset(torch.ones(10, 3), 10).indices.tolist()) == list(range(10))
     assert len(set(greedy_coreset(torch.ones(10, 3), 5).indices.tolist())) == 5
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("sample", [greedy_coreset, two_level_coreset])
+def test_a_coreset_of_all_rows_has_radius_0(sample: Callable[[Tensor, int], Coreset], rows: int) -> None:
+    assert sample(_cloud(rows, 4), rows).radius == 0
+
+
+def test_a_sampler_that_keeps_all_is_not_asked_how_many() -> None:
+    assert find_sampler("greedy", size=40).counts
+    with pytest.raises(AnomalyError, match="sampler full keeps every patch, not 40: drop the bank size"):
+        find_sampler("full", size=40)
 
 
 @pytest.mark.parametrize("size", [0, 11])
@@ -276,7 +291,7 @@ def test_every_sampler(name: str) -> None:
         assert len(sample(features, 40, coverage=9.0, seed=2, memory=None, track=quiet).indices) < 40
     else:
         with pytest.raises(AnomalyError, match=f"sampler {name} knows no covering radius"):
-            find_sampler(name, 1.0)
+            find_sampler(name, coverage=1.0)
 
 
 def test_a_sampler_that_does_not_exist_is_refused_with_the_near_ones() -> None:

@@ -145,6 +145,14 @@ def test_the_bank_knows_the_image_of_each_patch(good: list[Sample]) -> None:
     [
         (lambda: Embedding("median"), "no pooling 'median': there are average, max, both"),
         (lambda: Embedding(draw="last"), "no way 'last'"),
+        (lambda: Embedding(draw="first"), "give a width too"),
+        (lambda: embed_patches([torch.zeros(1, 2, 4, 4)], Embedding(kernel=7, padding=0)), "kernel 7 is larger than"),
+        (
+            lambda: score_images(
+                torch.ones(1, 1, 1), torch.ones(1, 1, 1, 2), MemoryBank(torch.zeros(1, 2)), Scoring("reweighted")
+            ),
+            "it has 1 patch: keep more, or take max",
+        ),
         (lambda: Embedding(kernel=0), "kernel 0 of the patch embedding is below 1"),
         (lambda: Embedding(padding=2), "padding 2 is more than half the kernel 3"),
         (lambda: Scoring("mean"), "no image score 'mean': there are max, reweighted, top_mean"),

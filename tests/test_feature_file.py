@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from anomaly import AnomalyError, PatchCore, Sample, feature_file
+from anomaly import AnomalyError, Embedding, PatchCore, Sample, feature_file
 from anomaly.feature_file import FeatureFile
 
 IMAGES = 40  # three batches of 16, the last one shorter
@@ -171,6 +171,16 @@ def test_other_images_weights_or_precision_have_other_files(good: list[Sample], 
     _detector(tmp_path).fit(good)
     _detector(tmp_path).fit(good[:-1])
     _detector(tmp_path, features_dtype="float16").fit(good)
+    _detector(tmp_path, embedding=Embedding("max")).fit(good)
+    assert len(list(tmp_path.glob("*.features"))) == 4
+
+
+def test_the_seed_names_another_file_only_where_channels_are_drawn_by_it(good: list[Sample], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        _detector(tmp_path, embedding=Embedding(seed=seed)).fit(good)
+    assert len(list(tmp_path.glob("*.features"))) == 1
+    for seed in (0, 1):  # two runs of a sweep
+        _detector(tmp_path, embedding=Embedding(width=2, seed=seed)).fit(good)
     assert len(list(tmp_path.glob("*.features"))) == 3
 
 

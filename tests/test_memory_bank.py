@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,30 @@ def test_the_screen_loses_no_nearest_neighbour(monkeypatch: pytest.MonkeyPatch, 
     rows, found = Screen(vectors).nearest(queries, vectors)
     assert found.all()
     assert torch.equal(rows, _brute(queries, vectors)[1])
+
+
+def test_the_screen_allows_for_a_rest_that_rounding_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query in the span of the leading components but for a sliver, which |x|^2 - |x1|^2 cancels in float32.
+
+    Its nearest row lies in the sliver's direction; another row is a ten-thousandth farther, within the span.
+    """
+    monkeypatch.setattr("anomaly.memory_bank.screening._product_dtype", lambda: torch.float32)
+    monkeypatch.setattr("anomaly.memory_bank.screening._HOPELESS", 1.0)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2048, 64, generator=generator)
+    screen = Screen(vectors)
+    onto = torch.linalg.qr(screen._basis.double()).Q
+    near, mean = vectors[:200].double(), screen._mean.double()
+    leading = (near - mean) @ onto @ onto.T
+    queries = mean + leading + (near - mean - leading) * torch.logspace(-5, -2.5, 200)[:, None]
+    aside = torch.randn(200, 64, generator=generator).double() @ onto @ onto.T
+    aside *= 1.0001 * (queries - near).norm(dim=1, keepdim=True) / aside.norm(dim=1, keepdim=True)
+    vectors = torch.cat([vectors, (queries + aside).float()])
+    screen._blocks = []
+    screen._append(vectors)  # by the same basis
+    rows, found = screen.nearest(queries.float(), vectors)
+    assert found.all()
+    assert torch.equal(rows, _brute(queries.float(), vectors)[1])
 
 
 def test_a_hopeless_query_is_given_up_and_compared_in_full() -> None:
@@ -167,6 +192,8 @@ def test_a_removed_patch_is_never_found_again() -> None:
         (lambda bank: bank.remove(torch.tensor([-1])), "image -1 has no patch"),
         (lambda bank: bank.remove(torch.tensor([0, 1])), "leaves no bank"),
         (lambda bank: bank.add(torch.zeros(2, 5)), "do not fit a bank of 8 dimensions"),
+        (lambda bank: bank.search(torch.zeros(2, 5), 1), "do not fit a bank of 8 dimensions"),
+        (lambda bank: bank.add(torch.full((2, 8), math.nan)), "not finite"),
         (lambda bank: bank.add(torch.zeros(2, 8), torch.tensor([1])), "one number for each patch"),
         (lambda bank: bank.add(torch.zeros(1, 8), torch.tensor([-4])), "outside 0 to"),
     ],
@@ -191,12 +218,19 @@ def test_added_patches_get_the_next_image_number() -> None:
         ("OPQ8_20,PQ8", (600, 32), "cuts 20 dimensions into 8 parts"),
         ("PCA20,PQ8", (600, 32), "cuts 20 dimensions into 8 parts"),
         ("ivf_pq", (100, 32), "learns 256 centroids, and the bank has 100"),
+        ("IVF4,PQ8x4fs", (600, 32), "FAISS crashes where .* drop the fs"),
+        ("PCA16,IVF4,PQ8x4fsr,Refine(SQfp16)", (600, 32), "FAISS crashes where"),
         ("PCA64,SQ8", (600, 32), "at most 32"),
         ("PCA16,SQ8", (10, 32), "at most 10"),
         ("IVF5000,Flat", (600, 32), "more lists than the bank has patches"),
         ("hnws", (600, 32), "perhaps hnsw"),
         ("Flatt", (600, 32), "FAISS makes no index 'Flatt'"),
-        ("IVF4,Foo", (600, 32), "FAISS makes no index"),
+        (
+            "IVF4,Foo",
+            (600, 32),
+            r"'IVF4,Foo' of 32 dimensions \('index_ivf' failed: could not parse",
+        ),
+        ("IDMap,Flat", (600, 32), "FAISS refuses index IDMap,Flat: add does not make sense"),
         ("", (600, 32), "no index ''"),
     ],
 )
@@ -215,6 +249,36 @@ def test_a_small_bank_is_searched_or_refused_in_one_sentence(kind: str, size: in
             MemoryBank(vectors, index=kind)
     else:
         assert torch.isfinite(MemoryBank(vectors, index=kind).nearest(_blobs(5, seed=2))).all()
+
+
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_patches_that_are_not_finite_make_no_bank(index: str) -> None:
+    vectors = _blobs(3000)
+    vectors[1234, 5] = math.inf
+    with pytest.raises(AnomalyError, match="not finite"):
+        MemoryBank(vectors, index=index)
+
+
+def test_one_dimension_and_no_query_are_searched() -> None:
+    line = torch.linspace(0, 1, 3000)[:, None]
+    assert MemoryBank(line).search(line[7:9], 1)[1][:, 0].tolist() == [7, 8]
+    distances, rows = MemoryBank(_blobs(3000)).search(torch.empty(0, 32), 1)
+    assert distances.shape == rows.shape == (0, 1)
+
+
+@pytest.mark.parametrize("index", ["exact", "ivf", "hnsw"])
+@pytest.mark.parametrize("size", [600, 3000])
+def test_a_patch_that_is_not_finite_has_no_distance(index: str, size: int) -> None:
+    queries = _blobs(3)
+    queries[1, 4] = math.nan
+    distances = MemoryBank(_blobs(size), index=index).nearest(queries)
+    assert distances.isnan().tolist() == [False, True, False]
+
+
+def test_product_codes_learn_from_few_patches_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    for index in ("ivf_pq", "PQ8"):
+        MemoryBank(_blobs(600), index=index)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_auto_is_exact_until_the_bank_is_large_or_the_wish_is_strict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,27 @@ def test_embedding_by_hand() -> None:
     assert patches[0, 0, 0, 1] == pytest.approx(4 / 9)
 
 
+def test_images_go_to_the_device_of_the_backbone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"))  # "meta" stands in for a graphics card
+    detector = PatchCore(network, mean=(0, 0, 0), std=(1, 1, 1))
+    assert detector.extract(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))[0].device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_backbone_on_a_gpu_gives_the_scores_of_a_cpu(good: list[Sample], tmp_path: Path, on_disk: bool) -> None:
+    batch = torch.stack([load_image(sample.image) for sample in good])
+    scores = []
+    for device in ("cpu", "cuda"):
+        network = nn.Sequential(Pixels())
+        network.register_parameter("weight", nn.Parameter(torch.zeros(1, device=device)))
+        folder = tmp_path / device if on_disk else None
+        detector = PatchCore(network, mean=(0, 0, 0), std=(1, 1, 1), coreset=0.5, features=folder)
+        scores.append(detector.fit(good[:3]).predict(batch).scores)
+    assert torch.allclose(*scores, atol=1e-3)
+
+
 def test_search_equals_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(300, 20, generator=generator), torch.randn(500, 20, generator=generator)

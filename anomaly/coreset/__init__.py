@@ -34,26 +34,28 @@ class Sampler:
         sample: what chooses.
         summary: half a line for a list.
         covers: whether it measures the covering radius as it goes, so that it can stop at one.
+        counts: whether it is asked how many to keep; else it keeps all.
     """
 
     sample: Sample
     summary: str
     covers: bool
+    counts: bool = True
 
 
 SAMPLERS = {
     "greedy": Sampler(greedy_coreset, "k-centre, exact: radius at most 2 times the smallest possible", True),
     "two_level": Sampler(two_level_coreset, "k-centre part by part: at most 4 times, in bounded memory", True),
     "random": Sampler(random_coreset, "a uniform sample: the baseline", False),
-    "full": Sampler(full_coreset, "every patch: no bank is better or larger", False),
+    "full": Sampler(full_coreset, "every patch: no bank is better or larger", False, counts=False),
 }
 
 
-def find_sampler(name: str, coverage: float | None = None) -> Sampler:
+def find_sampler(name: str, *, coverage: float | None = None, size: int | None = None) -> Sampler:
     """The sampler of that name.
 
     Raises:
-        AnomalyError: there is none, or `coverage` is given and it cannot stop there.
+        AnomalyError: there is none, or `coverage` or the `size` of a bank is given and it cannot stop there.
     """
     if name not in SAMPLERS:
         near = difflib.get_close_matches(name, SAMPLERS, n=3, cutoff=0.4)
@@ -63,6 +65,8 @@ def find_sampler(name: str, coverage: float | None = None) -> Sampler:
     if coverage is not None and not SAMPLERS[name].covers:
         stopping = ", ".join(each for each, sampler in SAMPLERS.items() if sampler.covers)
         raise AnomalyError(f"sampler {name} knows no covering radius to stop at: drop the coverage or take {stopping}")
+    if size is not None and not SAMPLERS[name].counts:
+        raise AnomalyError(f"sampler {name} keeps every patch, not {size}: drop the bank size or take another sampler")
     return SAMPLERS[name]
 
 

@@ -62,8 +62,8 @@ def greedy_coreset(
     needed = working_bytes(rows) + 4 * rows.shape[1] * size
     if memory is not None and needed > memory:
         raise AnomalyError(
-            f"greedy needs {needed / 2**20:,.1f} MiB for {len(rows)} patches, and the memory is "
-            f"{memory / 2**20:,.1f} MiB: raise it or take the sampler two_level"
+            f"greedy needs {needed / 2**20:,.1f} MiB for {len(rows)} patches, and {memory / 2**20:,.1f} MiB of the "
+            "memory are left for it: raise it or take the sampler two_level"
         )
     search = _Search(rows if isinstance(rows, Tensor) else rows[:], size, seed)
     for _ in track(search.picks(coverage), lambda: f"coreset, radius {search.radius:.4g}", size - 1):
@@ -142,6 +142,8 @@ class _Search:
         values, places = upper.topk(min(2, len(upper)))
         first, *others = values.tolist()
         place = int(places[0])
+        if first == _TAKEN:  # every row is a centre
+            return place, _TAKEN, _TAKEN
         # A centre at distance d of x has |c|^2 <= 2 |x|^2 + 2 d^2.
         low = first - 2 * self._rounding * (3 * float(norms[place]) + 2 * first)
         return place, low, others[0] if others else _TAKEN

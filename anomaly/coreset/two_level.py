@@ -79,6 +79,6 @@ def parts_within(rows: Rows, size: int, memory: int | None) -> int:
         if needed[-1] <= memory:
             return parts
     raise AnomalyError(
-        f"two_level needs {min(needed) / 2**20:,.1f} MiB for {size} of {len(rows)} patches, and the memory is "
-        f"{memory / 2**20:,.1f} MiB: raise it or lower the bank size"
+        f"two_level needs {min(needed) / 2**20:,.1f} MiB for {size} of {len(rows)} patches, and "
+        f"{memory / 2**20:,.1f} MiB of the memory are left for it: raise it or lower the bank size"
     )

@@ -53,7 +53,7 @@ class MemoryBank:
         seed: of the sample that an index learns from.
 
     Raises:
-        AnomalyError: no patches, or an index that cannot be made of them.
+        AnomalyError: no patches, values that are not finite, or an index that cannot be made of them.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class MemoryBank:
             raise AnomalyError(
                 f"a memory bank needs patches as (K, D), not {tuple(features.shape)}: add training images"
             )
+        _require_finite(features)
         self._images = _image_numbers(images, len(features))
         self._file: Path | None = None
         spec = resolve_index(index, len(features), features.shape[1], latency_ms)
@@ -126,7 +127,11 @@ class MemoryBank:
 
         Args:
             block_bytes: memory for the distances of an exact search; by default what suits the cache.
+
+        Raises:
+            AnomalyError: patches of another length.
         """
+        self._require_dimension(patches)
         return self._index.search(patches, min(k, len(self)), live=self._live(), block_bytes=block_bytes)
 
     def vectors_at(self, rows: Tensor) -> Tensor:
@@ -138,11 +143,8 @@ class MemoryBank:
 
         Without `images` they get the next number that is free.
         """
-        if features.ndim != 2 or features.shape[1] != self.dimension:
-            raise AnomalyError(
-                f"patches of shape {tuple(features.shape)} do not fit a bank of {self.dimension} dimensions: "
-                "embed them by the detector that the bank belongs to"
-            )
+        self._require_dimension(features)
+        _require_finite(features)
         numbers = _image_numbers(images, len(features), default=int(self._images.max()) + 1)
         self._own()
         self._index.add(_array(features))
@@ -201,6 +203,13 @@ class MemoryBank:
         bank._file = file if memory_map else None
         return bank
 
+    def _require_dimension(self, patches: Tensor) -> None:
+        if patches.ndim != 2 or patches.shape[1] != self.dimension:
+            raise AnomalyError(
+                f"patches of shape {tuple(patches.shape)} do not fit a bank of {self.dimension} dimensions: "
+                "embed them by the detector that the bank belongs to"
+            )
+
     def _own(self) -> None:
         """Before a change: FAISS crashes where it writes to a mapped file."""
         if self._file is not None and self.index != EXACT:
@@ -213,6 +222,12 @@ class MemoryBank:
         """Which rows are not removed; None where all are there."""
         live = self._images != _REMOVED
         return None if live.all() else live
+
+
+def _require_finite(features: Tensor) -> None:
+    # In blocks: the answers for all values at once would take a quarter of their memory.
+    if not all(block.isfinite().all() for block in torch.split(features, 1 << 16)):
+        raise AnomalyError("the patches hold values that are not finite: the backbone's weights are damaged")
 
 
 def _array(features: Tensor) -> NDArray[np.float32]:

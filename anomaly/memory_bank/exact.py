@@ -84,7 +84,7 @@ class ExactIndex:
         """
         if self._vectors.device != queries.device:
             self._set(self._vectors.to(queries.device))
-        if k == 1 and queries.device.type == "cpu" and len(self) >= SMALLEST:
+        if k == 1 and queries.device.type == "cpu" and len(self) >= SMALLEST and self.dimension > 1:
             rows = self._screened(queries, block_bytes)
         else:
             rows = self._compared(queries, k, block_bytes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomaly.errors import AnomalyError
+from anomaly.memory_bank.faiss_errors import reason_of
 
 faiss: Any = importlib.import_module("faiss")  # its stubs know neither keyword parameters nor all classes
 
@@ -58,6 +59,7 @@ class FaissIndex:
         inner = made._inner
         if isinstance(inner, faiss.IndexPQ | faiss.IndexIVFPQ):
             inner.do_polysemous_training = False  # most of the time, for a filter that nobody uses
+            inner.pq.cp.min_points_per_centroid = 1
         if hnsw := made._hnsw:
             hnsw.hnsw.efConstruction, hnsw.hnsw.efSearch = _EF_CONSTRUCTION, _EF_SEARCH
         # Learning codes is thousands of tiny steps: on little data a second thread only waits for the first.
@@ -87,7 +89,7 @@ class FaissIndex:
         try:
             faiss.write_index(self._index, str(file))
         except RuntimeError as error:
-            raise OSError(str(error).splitlines()[0].rpartition("Error: ")[2]) from error
+            raise OSError(reason_of(error)) from error
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -160,6 +162,7 @@ class FaissIndex:
             # Where the lists or the part of the graph that were looked at held too few, look everywhere.
             if len(short := np.flatnonzero((rows < 0).any(axis=1))):
                 squared[short], rows[short] = self._search(wanted[short], k, mask, thorough=True)
+                squared[short[~np.isfinite(wanted[short]).all(axis=1)]] = np.nan  # as of an exact search, not 1e19
         # FAISS computes |x|^2 - 2 x.y + |y|^2, which rounding can push below 0.
         distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)))
         return distances.to(queries.device), torch.from_numpy(rows).to(queries.device)
@@ -240,7 +243,6 @@ def _refusals(spec: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition("Error: ")[2] or str(error)
         raise AnomalyError(
-            f"FAISS refuses index {spec}: {reason}; take another --index or keep more patches"
+            f"FAISS refuses index {spec}: {reason_of(error)}; take another --index or keep more patches"
         ) from error

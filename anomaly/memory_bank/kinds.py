@@ -15,6 +15,7 @@ import faiss
 import torch
 
 from anomaly.errors import AnomalyError
+from anomaly.memory_bank.faiss_errors import reason_of
 
 AUTO, EXACT = "auto", "exact"
 PATCHES = 784  # of one image at stride 8
@@ -98,14 +99,14 @@ def resolve_index(index: str, size: int, dimension: int, latency_ms: float | Non
     """`exact`, or a FAISS factory string that can be made of `size` vectors, from a kind, `auto` or such a string.
 
     Raises:
-        AnomalyError: no such kind and no factory string, or one that this bank cannot fill.
+        AnomalyError: as `check_index`, or an index that this bank cannot fill.
     """
+    check_index(index, latency_ms)
     if index == AUTO:
         index = choose_index(size, dimension, latency_ms)
     kind = INDEX_KINDS.get(index)
     if kind is None:
         spec = index
-        check_index_name(spec)
     elif kind.factory is None:
         return EXACT
     else:
@@ -114,12 +115,16 @@ def resolve_index(index: str, size: int, dimension: int, latency_ms: float | Non
     return spec
 
 
-def check_index_name(index: str) -> None:
+def check_index(index: str, latency_ms: float | None = None) -> None:
     """Refuse, before any work, what is neither a kind, nor `auto`, nor looks like a FAISS factory string.
 
     Raises:
-        AnomalyError: see above.
+        AnomalyError: see above, a wish for the milliseconds that is not above 0, or one where the index is named.
     """
+    if latency_ms is not None and index != AUTO:
+        raise AnomalyError(f"{latency_ms:g} ms are a wish for index auto, and the index is {index}: leave one out")
+    if latency_ms is not None and not latency_ms > 0:
+        raise AnomalyError(f"a search of {latency_ms:g} ms cannot be had: wish for a time above 0, like 20")
     if index == AUTO or index in INDEX_KINDS or re.match(r"(?:[A-Z]|\d+x)[A-Za-z]*\d*", index):
         return
     near = difflib.get_close_matches(index, [AUTO, *INDEX_KINDS], n=1)
@@ -132,6 +137,8 @@ def check_index_name(index: str) -> None:
 
 def _check_factory(spec: str, size: int, dimension: int) -> None:
     """FAISS ends some of these with an assertion in C++, others with a bank that finds nothing."""
+    if re.search(r"IVF.*,[^,]*\dfs", spec):
+        raise AnomalyError(f"index {spec}: FAISS crashes where vectors are read out of fast-scan lists: drop the fs")
     inner = dimension
     for part in spec.split(","):
         if reduced := re.fullmatch(r"(?:PCA[RW]*|OPQ\d+_|RR)(\d+)", part):
@@ -160,8 +167,7 @@ def _check_factory(spec: str, size: int, dimension: int) -> None:
     try:
         faiss.index_factory(dimension, spec)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition("Error: ")[2] or "not understood"
         raise AnomalyError(
-            f"FAISS makes no index {spec!r} of {dimension} dimensions ({reason}): "
+            f"FAISS makes no index {spec!r} of {dimension} dimensions ({reason_of(error)}): "
             f"take one of {', '.join(INDEX_KINDS)}, or correct it"
         ) from error

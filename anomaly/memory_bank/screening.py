@@ -26,13 +26,15 @@ _MULTIPLE = 32  # of the columns of the product
 _EXTRA = 3  # columns besides the components: |x2|, and |y|^2 in two parts
 _COLUMNS = 4096  # bank rows of one product
 _GROUP = 32  # bank rows looked at together
+_GROUPS = _COLUMNS // _GROUP  # of a block
 _HOPELESS = 0.15  # share of the bank that a query may still have to compare; beyond, the whole bank is faster
 _PAIRS = 1 << 14  # pairs compared at a time
 _SLACK = 2**-15  # of |x|^2 + |y|^2: what the two parts of |y|^2 leave out, and the rounding of float32 sums
+_CANCELLED = 2**-18  # of |x|^2: what rounding can take from |x2|^2 = |x|^2 - |x1|^2 where little is left
 
 
 class Screen:
-    """The part of every row of a bank (K, D) that the bound needs, in blocks of 4096 rows."""
+    """The part of every row of a bank (K, D), D at least 2, that the bound needs, in blocks of 4096 rows."""
 
     def __init__(self, vectors: Tensor) -> None:
         step = -(-len(vectors) // _SAMPLE)
@@ -72,14 +74,14 @@ class Screen:
         lowest = []
         for block, out in zip(self._blocks, bounds, strict=True):
             torch.mm(rounded, block.T, out=out)
-            lowest.append(out.view(len(queries), _GROUP, -1).amin(dim=1))  # a group: every 128th row of the block
+            lowest.append(out.view(len(queries), _GROUP, _GROUPS).amin(dim=1))  # a group: every 128th row of the block
         groups = torch.stack(lowest, dim=1).flatten(1)  # (N, blocks x 128)
 
         first = _argmin(groups)
-        block, group = first.div(_COLUMNS // _GROUP, rounding_mode="floor"), first % (_COLUMNS // _GROUP)
-        members = bounds.view(len(self._blocks), len(queries), _GROUP, -1)
+        block, group = first.div(_GROUPS, rounding_mode="floor"), first % _GROUPS
+        members = bounds.view(len(self._blocks), len(queries), _GROUP, _GROUPS)
         lane = _argmin(members[block, torch.arange(len(queries)), :, group])
-        rows = block * _COLUMNS + lane * (_COLUMNS // _GROUP) + group
+        rows = block * _COLUMNS + lane * _GROUPS + group
         best = _squared(queries, vectors[rows])
 
         error = (exact[:, :-2] - rounded[:, :-2].float()).norm(dim=1)
@@ -107,9 +109,9 @@ class Screen:
         rows: Tensor,
     ) -> None:
         """Lower `best` and set `rows`, in place, by the rows of these groups whose bound is within the limit."""
-        block, group = place.div(_COLUMNS // _GROUP, rounding_mode="floor"), place % (_COLUMNS // _GROUP)
+        block, group = place.div(_GROUPS, rounding_mode="floor"), place % _GROUPS
         pair, lane = (members[block, query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
-        candidate = block[pair] * _COLUMNS + lane * (_COLUMNS // _GROUP) + group[pair]
+        candidate = block[pair] * _COLUMNS + lane * _GROUPS + group[pair]
         asked = query[pair]
         for part in torch.split(torch.arange(len(asked)), _PAIRS):
             who, row = asked[part], candidate[part]
@@ -134,11 +136,12 @@ class Screen:
         self._blocks[-1][len(vectors) :, -2] = torch.finfo(self._dtype).max
 
     def _rotate(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """x1 and |x2| side by side, (N, components + 1), and |x|, (N,), of x from the bank's mean."""
+        """x1 and |x2|, never too small, side by side (N, components + 1), and |x|, (N,), of x from the bank's mean."""
         centred = vectors - self._mean
         length = centred.norm(dim=1)
         leading = centred @ self._basis
-        rest = (length.square() - leading.square().sum(dim=1)).clamp_min_(0).sqrt_()
+        squared = length.square()
+        rest = (squared - leading.square().sum(dim=1)).clamp_min_(0).add_(squared, alpha=_CANCELLED).sqrt_()
         return torch.cat([leading, rest[:, None]], dim=1), length
 
 

@@ -38,7 +38,7 @@ def index_report(
 
     compress index-report resnet18 --dataset bottles/ --coreset 0.1 -o indexes/
     """
-    from anomaly.memory_bank import check_index_name
+    from anomaly.memory_bank import check_index
     from pipelines import machine
     from pipelines.choices import write_choices
     from pipelines.data import open_categories
@@ -51,7 +51,7 @@ def index_report(
 
     chosen = tuple(indexes.split()) if indexes else INDEXES
     for name in chosen:
-        check_index_name(name)
+        check_index(name)
     if output:
         make_folder(output)
     backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)

@@ -61,8 +61,8 @@ Coverage = Annotated[
 Memory = Annotated[
     str | None,
     typer.Option(
-        help="What the patches of the training images may take while the bank is chosen, e.g. 4G. More of them: "
-        "--features with --sampler two_level.",
+        help="What the patches of the training images may take while the bank is chosen, e.g. 4G (more of them: "
+        "--features with --sampler two_level), and later the prediction of a batch.",
         rich_help_panel=BANK,
     ),
 ]
@@ -123,7 +123,9 @@ Stride = Annotated[
 ]
 Padding = Annotated[
     int | None,
-    typer.Option(help="Zeros around the maps. Default: half the kernel; the size stays.", rich_help_panel=DETECTOR),
+    typer.Option(
+        help="Zeros around the maps. Default: half the kernel; an odd one keeps the size.", rich_help_panel=DETECTOR
+    ),
 ]
 Width = Annotated[
     int | None,
