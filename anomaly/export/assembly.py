@@ -71,7 +71,7 @@ def detector_graph(
 
 
 def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes, each behind those that it takes values from: quantizers append theirs at the end."""
+    """The nodes, each behind those that it takes values from, however the file has them."""
     known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
     waiting, ordered = list(graph.node), []
     while waiting:

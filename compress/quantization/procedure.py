@@ -115,10 +115,11 @@ def quantize(
     hurting = ranking[: search.count] if search else []
     _require_parity(model, found, reference, check)
     errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
+    method = calibration.method if backend == "onnxruntime" else "nncf"
     record = {
         "backend": backend,
-        "calibration": calibration.method if backend == "onnxruntime" else "nncf",
-        "percentile": calibration.percentile if calibration.method == "percentile" else None,
+        "calibration": method,
+        "percentile": calibration.percentile if method == "percentile" else None,
         "images": len(seen),
         "images_fingerprint": getattr(images, "fingerprint", None),
         "float_deviation": float_deviation,
