@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -465,6 +466,18 @@ code = main(sys.argv[1:])
 assert not set({heavy!r}) & set(sys.modules)
 sys.exit(code)
 """
+
+
+def test_the_runtime_imports_three_packages_and_opencv_alone() -> None:
+    """By its source, so that an import inside a function counts too, and no registry is needed."""
+    found: set[str] = set()
+    for file in (ROOT / "prunecore_runtime").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module).split(".")[0])
+    assert found - sys.stdlib_module_names - {"prunecore_runtime"} == {"onnxruntime", "numpy", "PIL", "cv2"}
 
 
 def test_it_runs_where_torch_cannot_be_imported(exported: Path, images: Path) -> None:
