@@ -33,6 +33,7 @@ from anomaly import PatchCore
 from anomaly.memory_bank import MemoryBank
 from anomaly.threshold import Threshold
 from compress import Backbone, CompressError, OnnxBackbone, load_onnx
+from compress.artifact import UNREADABLE
 from compress.files import atomic_write
 from prunecore_runtime.images import RESIZE
 
@@ -134,7 +135,7 @@ def load_detector(path: str | os.PathLike[str]) -> FittedDetector:
         bank, images = load(entries[BANK])["vectors"], load(entries[IMAGES])["images"]
         _check(bank, images, sum(backbone.feature_info.channels()))
         return FittedDetector(backbone, bank, images, _parse(described))
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise CompressError(f"{file} is damaged or was changed ({error}): fit the detector again") from error
     except CompressError as error:
         raise CompressError(f"{file}: {error}") from error

@@ -55,9 +55,13 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "prunecore-pr
     except DetectorError as error:
         _say(f"{program}: {error}")
         return REFUSED
-    except BrokenPipeError:  # whoever read the lines has seen enough; Python would flush once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the lines has seen enough
+        _close_stdout()
         return DONE
+    except OSError as error:  # stdout itself, on a full disk
+        _close_stdout()
+        _say(f"{program}: {error}")
+        return REFUSED
     except KeyboardInterrupt:
         _say(f"{program}: interrupted")
         return REFUSED
@@ -128,6 +132,11 @@ def _save_map(
         picture.save(file)
     except OSError as error:
         raise DetectorError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _close_stdout() -> None:
+    """Python would flush what is left once more at its end, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

@@ -17,10 +17,12 @@ from PIL import Image
 from prunecore_runtime.errors import DetectorError
 from prunecore_runtime.images import read_image, resized
 from prunecore_runtime.seal import is_whole
+from prunecore_runtime.self_containment import names_other_files
 
 FORMAT = "prunecore-onnx-detector/1"
 KEY = "prunecore"  # of the metadata in the file
 PRODUCER = "prunecore-detector"  # stands at the beginning of the file, where a truncated one still has it
+INPUT = "images"
 OUTPUTS = ("score", "normalised", "map")
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
@@ -54,8 +56,8 @@ class Detector:
         metadata: what the file tells of itself: the threshold and how it was set, versions, fingerprints.
 
     Raises:
-        DetectorError: the file is missing, damaged, foreign or of a newer format, or `threads` or `threshold` is not
-            above 0.
+        DetectorError: the file is missing, damaged, foreign, of a newer format or keeps tensors in other files, or
+            `threads` or `threshold` is not above 0.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Detector:
                 f"{file} cannot be run by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)}): "
                 "export it again, or upgrade onnxruntime"
             ) from error
+        _require_ports(Path(file), self._session)
         self.metadata = _metadata(Path(file), self._session.get_modelmeta().custom_metadata_map)
         self.threshold = float(self.metadata["threshold"]["value"]) if threshold is None else threshold
         self._rescaled = threshold is not None
@@ -100,8 +103,15 @@ class Detector:
         """Scores and maps of uint8 RGB (N, H, W, 3), resized inside the graph unless it is 256 x 256.
 
         The graph resizes as Pillow does, within one grey level; `predict` lets Pillow do it, which is faster.
+
+        Raises:
+            DetectorError: another type or shape, or one without images or pixels.
         """
-        scores, normalised, maps = self._session.run(OUTPUTS, {"images": batch})
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or not batch.size:
+            raise DetectorError(
+                f"a batch is {batch.dtype} {batch.shape}, and must be uint8 (N, H, W, 3), none of them 0"
+            )
+        scores, normalised, maps = self._session.run(OUTPUTS, {INPUT: batch})
         if self._rescaled:
             normalised = scores / np.float32(self.threshold)
         return Prediction(scores, normalised, normalised > 1, maps)
@@ -115,6 +125,7 @@ def _read(file: Path) -> bytes:
     except OSError as error:
         raise DetectorError(f"cannot read {file}: {error.strerror}") from error
     if is_whole(content):
+        _require_self_contained(file, content)
         return content
     if PRODUCER.encode() in content[:64]:
         raise DetectorError(f"{file} is truncated or was changed after it was exported: get it again")
@@ -123,11 +134,26 @@ def _read(file: Path) -> bytes:
     raise DetectorError(f"{file} is no detector of ours: compress export makes them")
 
 
+def _require_self_contained(file: Path, content: bytes) -> None:
+    try:
+        outside = names_other_files(content)
+    except ValueError as error:
+        raise DetectorError(f"{file} cannot be run by ONNX Runtime ({error}): export it again") from error
+    if outside:
+        raise DetectorError(f"{file} keeps tensors in other files, which ours never do: export it again")
+
+
+def _require_ports(file: Path, session: onnxruntime.InferenceSession) -> None:
+    taken, given = ([each.name for each in ports] for ports in (session.get_inputs(), session.get_outputs()))
+    if taken != [INPUT] or given != list(OUTPUTS):
+        raise DetectorError(f"{file} gives {', '.join(given)}, not {', '.join(OUTPUTS)}: export it again")
+
+
 def _metadata(file: Path, entries: dict[str, str]) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = json.loads(entries[KEY])
         found, threshold = metadata["format"], float(metadata["threshold"]["value"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DetectorError(f"{file} does not tell its format and threshold: export it again") from error
     if found != FORMAT:
         raise DetectorError(f"{file} has format {found}, this version reads {FORMAT}: upgrade prunecore")

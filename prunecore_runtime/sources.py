@@ -31,9 +31,13 @@ def pictures(names: Sequence[str]) -> Iterator[Picture]:
     a video file, or the number of a camera. What cannot be read comes as an `ImageError`, and the next one follows.
 
     Raises:
-        DetectorError: before any image is read: a name that stands for nothing, or a video without OpenCV.
+        DetectorError: before any image is read: a name that stands for nothing or cannot be looked up, or a video
+            without OpenCV.
     """
-    sources = [source for name in names for source in _sources(name)]
+    try:
+        sources = [source for name in names for source in _sources(name)]
+    except OSError as error:  # a name that is too long, a folder on a disk that is gone
+        raise DetectorError(f"cannot look for images: {error}") from error
     if any(isinstance(source, int) or source.suffix.lower() in VIDEO_SUFFIXES for source in sources):
         _opencv()
     return (picture for source in sources for picture in _read(source))
@@ -43,7 +47,7 @@ def _sources(name: str) -> list[Path | int]:
     """Files, and cameras by their numbers."""
     path = Path(name)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_wanted(file.relative_to(path)) and file.is_file())
+        found = sorted(file for file in path.rglob("*") if _is_wanted(file.relative_to(path)) and _may_be_read(file))
         if not found:
             raise DetectorError(f"folder {name} holds no images: they end in {', '.join(sorted(SUFFIXES))}")
         return list(found)
@@ -63,6 +67,11 @@ def _sources(name: str) -> list[Path | int]:
 def _is_wanted(file: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
     return not hidden and file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
+
+
+def _may_be_read(file: Path) -> bool:
+    """No folder, and nothing that waits for a writer; a link to nothing is a broken image, to be told of."""
+    return file.is_file() or (file.is_symlink() and not file.exists())
 
 
 def _read(source: Path | int) -> Iterator[Picture]:

@@ -154,6 +154,7 @@ def described(change: dict[str, object]) -> Callable[[dict[str, bytes]], None]:
         (described({"format": "other/1"}), "no detector of ours"),
         (described({"threshold": {"value": -1, "quantile": 0.9, "attained": 0.9, "images": 3}}), "not above 0"),
         (described({"threshold": None}), "damaged or was changed"),
+        (described({"threshold": {"value": 10**400}}), "damaged or was changed"),
     ],
 )
 def test_changed_files_are_refused(file: Path, change: Callable[[dict[str, bytes]], None], message: str) -> None:

@@ -259,6 +259,7 @@ def test_every_node_is_named_after_its_stage() -> None:
     [
         ({"bank": np.zeros((4, 11), np.float32)}, r"a bank \(4, 11\) does not fit"),
         ({"bank": np.zeros((0, 12), np.float32)}, "does not fit"),
+        ({"bank": np.broadcast_to(np.float32(1), (50_000_000, 12))}, r"makes a file of 2\.4 GB in float32"),
         ({"threshold": 0.0}, "threshold 0.0 is not above 0"),
         ({"threshold": float("nan")}, "threshold nan is not above 0"),
         ({"backbone": Strided().graph(opset=17)}, "has opset 17, a detector needs 18"),

@@ -16,6 +16,7 @@ from anomaly.patchcore import PatchCore
 from compress import CompressError
 from compress.export import FORMAT, OnnxBackbone, export_onnx, load_onnx, read_model, to_graph
 from compress.export.graph import Graph, layer_of
+from compress.export.header import labelled
 from compress.export.parity import deviation, relative_error, require_float_parity
 from compress.export.views import patterned_views
 
@@ -157,6 +158,19 @@ def test_foreign_newer_edited_and_broken_files_are_refused(exported: Path, graph
     assert "was changed" in refused(whole.replace(b'"precision":"fp32"', b'"precision":"int8"'))
     with pytest.raises(CompressError, match="no such file"):
         load_onnx(tmp_path / "missing.onnx")
+
+
+def test_a_model_with_a_tensor_in_another_file_is_refused(exported: Path, tmp_path: Path) -> None:
+    model, header = read_model(exported)
+    tensor = next(each for each in model.graph.initializer if len(each.dims) == 4)
+    model.graph.initializer.remove(tensor)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    (tmp_path / "reader.onnx").write_bytes(labelled(model, header))
+    with pytest.raises(CompressError, match="keeps tensors in other files"):
+        load_onnx(tmp_path / "reader.onnx")
 
 
 def test_reading_gives_the_model_back(exported: Path, graph: Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -134,6 +135,22 @@ def test_images_that_are_none_are_refused(exported: Path) -> None:
         detector.predict(Image.new("RGB", (0, 5)))
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((1, 0, 5, 3), np.uint8),
+        np.zeros((0, 4, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 3), np.float32),
+        np.zeros((1, 4, 4, 1), np.uint8),
+        np.zeros((4, 4, 3), np.uint8),
+    ],
+    ids=lambda batch: f"{batch.dtype}-{batch.shape}",
+)
+def test_a_batch_that_is_none_is_refused(exported: Path, batch: np.ndarray) -> None:
+    with pytest.raises(DetectorError, match="a batch is"):
+        Detector(exported).run(batch)  # an image of no pixels had a score otherwise
+
+
 def test_the_file_tells_how_it_was_made(fitted: FittedDetector, exported: Path) -> None:
     metadata = Detector(exported).metadata
     assert metadata["format"] == FORMAT
@@ -160,6 +177,14 @@ def test_files_that_are_no_detector_are_refused(fitted: FittedDetector, exported
         sealed(_with(model, text).SerializeToString())
         for text in (entries["prunecore"].replace(FORMAT, "prunecore-onnx-detector/7"), "{}")
     )
+    huge = f'{{"format": "{FORMAT}", "threshold": {{"value": {10**400}}}}}'
+    stranger = _with(model, entries["prunecore"])
+    del stranger.graph.output[2:]
+    reader = _with(model, entries["prunecore"])
+    stolen = max(reader.graph.initializer, key=onnx.TensorProto.ByteSize)
+    stolen.ClearField("raw_data")
+    stolen.data_location = onnx.TensorProto.EXTERNAL
+    stolen.external_data.add(key="location", value="/etc/passwd")
     bare = _with(model, "{}")
     del bare.metadata_props[:]
     bare.producer_name = "pytorch"
@@ -171,6 +196,10 @@ def test_files_that_are_no_detector_are_refused(fitted: FittedDetector, exported
         "empty": (b"", "no detector of ours"),
         "newer": (newer, "format prunecore-onnx-detector/7, this version reads"),
         "odd": (odd, "does not tell its format"),
+        "huge": (sealed(_with(model, huge).SerializeToString()), "does not tell its format"),
+        "deep": (sealed(_with(model, "[" * 100_000).SerializeToString()), "does not tell its format"),
+        "stranger": (sealed(stranger.SerializeToString()), "gives score, normalised, not score, normalised, map"),
+        "reader": (sealed(reader.SerializeToString()), "keeps tensors in other files"),
         "nonsense": (sealed(b"\x07nonsense"), "cannot be run by ONNX Runtime"),
         "fitted": ((tmp_path / "fitted.onnx").read_bytes(), "compress export"),
     }
@@ -237,12 +266,14 @@ def test_a_folder_goes_on_past_broken_images(
     (tmp_path / "e.png").write_bytes(b"")
     Image.new("1", (20_000, 10_000)).save(tmp_path / "f.png")  # 200 million pixels in 25 kB
     (tmp_path / ".hidden.png").write_text("no image")
+    (tmp_path / "g.png").symlink_to("nowhere.png")
     (tmp_path / "notes.txt").write_text("no image")
     assert main([str(exported), str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert [Path(str(line["image"])).name for line in lines(output.out)] == ["a.png", "d.png"]
     told = [line for line in output.err.splitlines() if line.startswith("not scored: ")]
-    assert len(told) == 4
+    assert len(told) == 5
+    assert "g.png does not exist" in told[4]
     assert "b.png is truncated or damaged" in told[0]
     assert "limit of 178 million pixels" in told[3]
 
@@ -257,6 +288,21 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(exported: Path, images: P
     )
     assert len(lines(done.stdout)) == 1
     assert "BrokenPipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk that every Linux has")
+def test_a_full_disk_is_told_in_one_line(exported: Path, images: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "prunecore_runtime", str(exported), str(images)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    assert done.returncode == 2
+    assert "No space left" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
@@ -293,6 +339,7 @@ def test_globs_and_single_files(exported: Path, images: Path, capsys: pytest.Cap
         (["nowhere.png"], "no such image, folder or video: nowhere.png"),
         (["*.nothing"], "no file matches '*.nothing'"),
         (["."], "folder . holds no images"),
+        (["x" * 300], "cannot look for images"),
         (["nowhere.png", "--batch", "0"], "--batch 0 is below 1"),
         (["nowhere.png", "--threads", "0"], "0 threads compute nothing"),
         (["nowhere.png", "--threshold", "0"], "threshold 0.0 is not above 0"),
@@ -419,6 +466,18 @@ code = main(sys.argv[1:])
 assert not set({heavy!r}) & set(sys.modules)
 sys.exit(code)
 """
+
+
+def test_the_runtime_imports_three_packages_and_opencv_alone() -> None:
+    """By its source, so that an import inside a function counts too, and no registry is needed."""
+    found: set[str] = set()
+    for file in (ROOT / "prunecore_runtime").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module).split(".")[0])
+    assert found - sys.stdlib_module_names - {"prunecore_runtime"} == {"onnxruntime", "numpy", "PIL", "cv2"}
 
 
 def test_it_runs_where_torch_cannot_be_imported(exported: Path, images: Path) -> None:

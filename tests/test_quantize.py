@@ -92,6 +92,7 @@ def test_the_file_is_small_and_gives_the_same_maps(
     assert size == loaded.file_bytes < 0.3 * 4 * int8.cost.params_used
     kinds = {tensor.data_type for tensor in loaded.model.graph.initializer if len(tensor.dims) == 4}
     assert kinds == {3}, "every convolution's weights are INT8"
+    onnx.checker.check_model(str(tmp_path / "int8.onnx"), full_check=True)
 
 
 def test_layers_are_named_as_in_the_parent_and_chosen_by_pattern(graph: Graph) -> None:
@@ -301,6 +302,14 @@ def test_the_command_writes_a_file_and_tells_what_it_cost(photographs: Path, tmp
         (["--images", "missing"], "does not exist"),
         (["--max-drop", "0.01"], "--max-drop without --dataset"),
         (["--precision", "int4"], "neither int8 nor fp32"),
+        (
+            ["--precision", "fp32", "--keep-float", "conv1"],
+            "--keep-float has no effect, --precision fp32 rounds nothing",
+        ),
+        (["--precision", "fp32", "--backend", "openvino"], "--backend has no effect"),
+        (["--calibration", "minmax", "--percentile", "99"], "--percentile has no effect, --calibration minmax"),
+        (["--backend", "openvino", "--calibration", "mse"], "--calibration has no effect, with --backend openvino"),
+        (["--category", "bottle"], "--category has no effect, there is no --dataset"),
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

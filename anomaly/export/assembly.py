@@ -19,6 +19,7 @@ from prunecore_runtime.detector import PRODUCER
 from prunecore_runtime.images import CROP
 
 IMAGES = "images"  # the name of the input
+LARGEST = 2**31 - 2**20  # bytes; Protocol Buffers end at 2**31, and a graph around the bank needs its share
 STAGES = ("preprocess", "features", "embedding", "search", "scoring")
 
 
@@ -48,6 +49,12 @@ def detector_graph(
         AnomalyError: a backbone, bank or threshold that does not fit.
     """
     shapes = _check(backbone, bank, threshold)
+    size = bank.size * precision.item_bytes + backbone.ByteSize()
+    if size > LARGEST:
+        raise AnomalyError(
+            f"a bank of {len(bank):,} patches makes a file of {size / 1e9:.1f} GB in {precision.value}, and ONNX files "
+            f"end at {LARGEST / 1e9:.1f}: keep fewer patches, or choose a coarser precision"
+        )
     features = compose.add_prefix(backbone, "features/")
     before, after, search, scoring = (Graph(stage) for stage in STAGES if stage != "features")
     pixels = add_preprocessing(before, IMAGES, mean, std)
@@ -71,7 +78,7 @@ def detector_graph(
 
 
 def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes, each behind those that it takes values from: quantizers append theirs at the end."""
+    """The nodes, each behind those that it takes values from, however the file has them."""
     known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
     waiting, ordered = list(graph.node), []
     while waiting:

@@ -32,6 +32,11 @@ class BankPrecision(str, Enum):
     FLOAT16 = "float16"
     INT8 = "int8"
 
+    @property
+    def item_bytes(self) -> int:
+        """Of one number."""
+        return np.dtype(self.value).itemsize
+
 
 def add_search(graph: Graph, patches: str, bank: NDArray[np.float32], precision: BankPrecision) -> str:
     """Patch features (N, D, P) to distances (N, P); `bank` is (K, D)."""

@@ -17,6 +17,7 @@ from compress.artifact import UNREADABLE, describe, parse_spec
 from compress.backbone import BackboneSpec
 from compress.cost import Cost
 from compress.errors import CompressError
+from prunecore_runtime.self_containment import names_other_files
 
 FORMAT = "prunecore-onnx/1"
 PRECISIONS = ("fp32", "int8")
@@ -62,7 +63,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     """The model, without its header, and the header in `path`.
 
     Raises:
-        CompressError: the file is missing, truncated, edited, foreign, or of a newer format.
+        CompressError: the file is missing, truncated, edited, foreign, of a newer format, or not all of it in one file.
     """
     file = Path(path)
     if not file.is_file():
@@ -81,9 +82,9 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     bare = _bare(model)
     if properties.get("sha256") != _digest(description, bare):
         raise CompressError(f"{file} was changed after it was saved (its checksum is wrong): get it again")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in bare.graph.initializer):
-        raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
     try:
+        if names_other_files(bare.SerializeToString()):
+            raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
         return bare, _parse(json.loads(description))
     except UNREADABLE as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error

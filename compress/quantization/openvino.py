@@ -17,6 +17,7 @@ from compress.export.graph import INPUT
 from compress.export.runtimes import import_openvino
 from compress.export.views import normalised_views
 from compress.quantization.layers import nodes_of
+from compress.quantization.qdq import sort_nodes
 
 
 def nncf_rounder(
@@ -50,6 +51,7 @@ def nncf_rounder(
             quantized: onnx.ModelProto = nncf.quantize(
                 copied, seen, preset=nncf.QuantizationPreset.MIXED, subset_size=len(places), ignored_scope=ignored
             )
+        sort_nodes(quantized.graph)
         del quantized.graph.value_info[:]
         del quantized.metadata_props[:]
         return quantized

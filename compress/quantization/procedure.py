@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,16 +33,7 @@ CHECKED = 8  # images that the result is checked on, none of which it was calibr
 TOLERANCE = 0.5  # relative error of a map above which int8 is taken for broken: 6 dB of signal over noise
 ASKED, HURTS, NO_KERNEL = "asked for", "hurts", "no integer kernel"
 
-Loss = Callable[[OnnxBackbone], float]
-
-
-@dataclass(frozen=True)
-class MaxDrop:
-    """What int8 may cost by a measure of the caller's: `loss(int8 backbone)`, at most `limit`; `title` names it."""
-
-    title: str
-    limit: float
-    loss: Loss
+MaxDrop = Limit[OnnxBackbone]  # a caller's own measure of what int8 costs
 
 
 def quantize(
@@ -108,17 +99,16 @@ def quantize(
         free = [layer for layer in roundable_layers(model) if layer not in asked]
         ranking = rank_layers(free, round_but, reference, check, track=track)
         worst_first = [each.layer for each in ranking]
-        search = fewest_float(
-            len(free), lambda count: made([*asked, *worst_first[:count]]), Limit(limit.title, limit.limit, limit.loss)
-        )
+        search = fewest_float(len(free), lambda count: made([*asked, *worst_first[:count]]), limit)
     found = search.best if search else made(asked)
     hurting = ranking[: search.count] if search else []
     _require_parity(model, found, reference, check)
     errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
+    method = calibration.method if backend == "onnxruntime" else "nncf"
     record = {
         "backend": backend,
-        "calibration": calibration.method if backend == "onnxruntime" else "nncf",
-        "percentile": calibration.percentile if calibration.method == "percentile" else None,
+        "calibration": method,
+        "percentile": calibration.percentile if method == "percentile" else None,
         "images": len(seen),
         "images_fingerprint": getattr(images, "fingerprint", None),
         "float_deviation": float_deviation,

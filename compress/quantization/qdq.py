@@ -53,6 +53,7 @@ def rounded(model: onnx.ModelProto, ranges: Mapping[str, Range], float_nodes: Co
     finally:
         logging.disable(logging.NOTSET)
     _guard_float_layers(quantized, float_nodes)
+    sort_nodes(quantized.graph)
     del quantized.graph.value_info[:]
     del quantized.metadata_props[:]
     quantized.producer_name, quantized.producer_version = "prunecore", ""
@@ -76,17 +77,15 @@ def _guard_float_layers(model: onnx.ModelProto, float_nodes: Collection[str]) ->
         least = np.array(np.finfo(np.float32).min / 2, np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(least, _LEAST))
         model.graph.node.extend(guards)
-        _sort(model.graph)
 
 
-def _sort(graph: onnx.GraphProto) -> None:
-    """Nodes in an order in which each comes after what it reads."""
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put each node behind those that it reads, as ONNX demands; quantizers append theirs at the end."""
     known = {value.name for value in (*graph.initializer, *graph.input)} | {""}
     waiting, ordered = list(graph.node), []
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(node.input)]
+    while ready := [node for node in waiting if known.issuperset(node.input)]:
         known |= {value for node in ready for value in node.output}
         ordered += ready
         waiting = [node for node in waiting if not known.issuperset(node.output)]
     del graph.node[:]
-    graph.node.extend(ordered)
+    graph.node.extend([*ordered, *waiting])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands.options import Seed, Taps, Weights, listed
-from pipelines.console import ProgressBars, note, print_line, print_table, refuse_in_one_line
+from pipelines.console import ProgressBars, note, print_line, print_table, refuse_in_one_line, was_typed
 
 if TYPE_CHECKING:
     from compress import Backbone, MaxDrop, OnnxBackbone
@@ -19,6 +19,7 @@ _MIXED = "Mixed precision: which layers stay float"
 
 @refuse_in_one_line
 def quantize(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the ONNX file.")],
     images: Annotated[
@@ -80,7 +81,7 @@ def quantize(
     taps: Taps = None,
     seed: Seed = 0,
 ) -> None:
-    """Make a backbone int8: a quarter of the bytes, two to three times as fast, one ONNX file.
+    """Make a backbone int8: a quarter of the bytes, a ResNet two to four times as fast, one ONNX file.
 
     compress quantize slim.safetensors --images photographs/ -o slim-int8.onnx
 
@@ -96,6 +97,7 @@ def quantize(
 
     if precision not in ("int8", "fp32"):
         raise CompressError(f"precision {precision!r} is neither int8 nor fp32: choose one")
+    _refuse_idle(context, precision, calibration, backend, dataset)
     if (max_drop is None) != (dataset is None):
         given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
         raise CompressError(f"{given} without {missing} says nothing: give both")
@@ -122,6 +124,25 @@ def quantize(
             compress.save_onnx(written, file)
     _tell(backbone, written)
     print_line(f"wrote {file}")
+
+
+def _refuse_idle(context: typer.Context, precision: str, calibration: str, backend: str, dataset: str | None) -> None:
+    """Raises CompressError for an option that what else was asked for leaves nothing to do."""
+    from compress import CompressError
+
+    idle: dict[str, str] = {}
+    if precision == "fp32":
+        rounding = ("calibration", "percentile", "count", "keep_float", "max_error", "max_drop", "backend")
+        idle |= dict.fromkeys(rounding, "--precision fp32 rounds nothing")
+    elif backend == "openvino":
+        idle |= dict.fromkeys(("calibration", "percentile"), "with --backend openvino NNCF chooses the ranges")
+    elif calibration != "percentile":
+        idle["percentile"] = f"--calibration {calibration} keeps no percentile"
+    if dataset is None:
+        idle["category"] = "there is no --dataset that it is of"
+    for name, why in idle.items():
+        if was_typed(context, name):
+            raise CompressError(f"--{name.replace('_', '-')} has no effect, {why}: drop it")
 
 
 def _drop(
