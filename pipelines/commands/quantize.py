@@ -92,7 +92,7 @@ def quantize(
     from compress import CompressError
     from compress.files import require_writable
     from pipelines.image_sets import open_images
-    from pipelines.models import open_model
+    from pipelines.models import open_torch_model
 
     if precision not in ("int8", "fp32"):
         raise CompressError(f"precision {precision!r} is neither int8 nor fp32: choose one")
@@ -100,7 +100,7 @@ def quantize(
         given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
         raise CompressError(f"{given} without {missing} says nothing: give both")
     file = require_writable(output)
-    backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
+    backbone = open_torch_model(model, weights=weights, taps=listed(taps), seed=seed)
     with ProgressBars() as bars:
         material = open_images(listed(images) or (), track=bars.track) if images else None
         if precision == "fp32":
