@@ -11,7 +11,6 @@ from compress.architectures import find_architecture
 from compress.errors import CompressError
 from pipelines.places import find_weights
 
-
 ONNX = ".onnx"
 
 

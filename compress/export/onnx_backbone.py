@@ -58,7 +58,7 @@ class OnnxBackbone(nn.Module):
         return [torch.from_numpy(found) for found in self._run(images)]
 
     def get_extra_state(self) -> Tensor:
-        """What `state_dict` tells two of these apart by, having no weights: SHA-256 of runtime and file, uint8 (32,)."""
+        """What tells one from another in `state_dict`: the SHA-256 of its runtime and its file, uint8 (32,)."""
         digest = hashlib.sha256(f"{self.runtime}\0".encode() + self.content).digest()
         return torch.tensor(list(digest), dtype=torch.uint8)
 
