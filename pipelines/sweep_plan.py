@@ -168,13 +168,11 @@ class SweepPlan:
             if name not in PRECISIONS:
                 raise unknown("precision", name, PRECISIONS, "give one or both")
         check_backend(self.backend)
+        own = self._calibration != Calibration() or self.backend != "onnxruntime"
         if INT8 in self.precisions and not self.images and self.labelled is None:
             raise CompressError("int8 is calibrated on images: name a folder of them with --images DIR")
-        if INT8 not in self.precisions and (self._calibration != Calibration() or self.backend != "onnxruntime"):
-            raise CompressError(
-                f"calibration {self.calibration} for {self.backend}, but no precision int8 to use it: add int8, or "
-                "drop it"
-            )
+        if INT8 not in self.precisions and own:
+            raise CompressError("calibration and backend are for int8, and the sweep is in float: add it, or drop them")
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)
