@@ -79,6 +79,7 @@ def quantize(
     import compress
     from compress import CompressError
     from compress.files import require_writable
+    from pipelines.drop_search import check_drop
     from pipelines.image_sets import open_images
     from pipelines.models import open_torch_model
 
@@ -87,6 +88,8 @@ def quantize(
     if (max_drop is None) != (dataset is None):
         given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
         raise CompressError(f"{given} without {missing} says nothing: give both")
+    if max_drop is not None:
+        check_drop(max_drop)
     file = require_writable(output)
     backbone = open_torch_model(model, weights=weights, taps=listed(taps), seed=seed)
     with ProgressBars() as bars:
