@@ -54,7 +54,7 @@ from anomaly.progress import quiet
 from pipelines import machine
 from pipelines.byte_counts import byte_count
 from pipelines.data import open_categories
-from pipelines.models import open_model
+from pipelines.models import open_torch_model
 
 DAY_OF_A_LINE = 37.6e6  # patches: 48,000 images of 28 x 28
 PEER = "anomalib==2.7.*"
@@ -88,7 +88,7 @@ def plain_loop(features: Tensor, size: int, first: int) -> Tensor:
 def real_features(images: int) -> Tensor | None:
     if not os.environ.get("PRUNECORE_DATA"):
         return None
-    backbone = open_model("resnet18", weights="auto", taps=None, seed=0)
+    backbone = open_torch_model("resnet18", weights="auto", taps=None, seed=0)
     detector = PatchCore(backbone, mean=backbone.mean, std=backbone.std)
     samples = open_categories(("magnetic_tile",), (), track=quiet)[0].train[:images]
     return gather_in_memory(lambda batch: detector.embed(detector.extract(batch)).flatten(0, 2), samples)

@@ -35,7 +35,7 @@ from compress.importance.gradients import collect_taylor
 from compress.pruning import channel_groups
 from pipelines import machine
 from pipelines.image_sets import open_images
-from pipelines.models import open_model
+from pipelines.models import open_torch_model
 
 Images = Sequence[Tensor]
 Groups = Sequence[ChannelGroup]
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--detection", action="store_true", help="also evaluate on generated images: slow")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    backbone = open_model(given.arch, weights=given.weights)
+    backbone = open_torch_model(given.arch, weights=given.weights)
     images = open_images([given.images])[: given.count]
     print(
         f"{given.arch}, {len(images)} images, batches of {given.batch}, {given.threads} threads, {machine.describe()}\n"

@@ -196,13 +196,11 @@ def _trunk(architecture: Architecture, taps: Sequence[str] | None, seed: int = 0
     return chosen, architecture.factory.truncate(architecture.model, parent, chosen)
 
 
-def dense_widths(backbone: Backbone) -> dict[str, int]:
-    """Output channels that each convolution or linear layer of the trunk has in the dense parent."""
-    parent = _build(find_architecture(backbone.spec.arch), seed=0)
-    state = parent.state_dict()
+def dense_widths(arch: str) -> dict[str, int]:
+    """Output channels of each convolution and linear layer of a dense network."""
+    network = _build(find_architecture(arch), seed=0)
     kinds = (nn.Conv2d, nn.Linear)
-    layers = [name for name, layer in backbone.trunk.named_modules() if isinstance(layer, kinds)]
-    return {name: state[f"{name}.weight"].shape[0] for name in layers}
+    return {name: layer.weight.shape[0] for name, layer in network.named_modules() if isinstance(layer, kinds)}
 
 
 def _build(architecture: Architecture, seed: int) -> nn.Module:

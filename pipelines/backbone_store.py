@@ -1,26 +1,75 @@
-"""The backbones of a sweep: each made once, kept as an artifact, and made again only when its inputs change."""
+"""The backbones of a sweep: each made once, kept as a file, and made again only when its inputs change."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from anomaly.progress import Track, quiet
-from compress import Backbone, load_backbone, save
+from compress import Backbone, OnnxBackbone, load_backbone, load_onnx, save, save_onnx
 from compress.errors import CompressError
 from compress.files import atomic_write
 from compress.training import Report
+from pipelines.quantizing import Quantizing
 from pipelines.slimming import Images, Slimming, forget, keeping_last_good, state_file
 
 # Raise it when the same inputs give another backbone, because training or a criterion changed.
 _PROTOCOL = 2
+B = TypeVar("B", Backbone, OnnxBackbone)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a backbone is made from.
+
+    Attributes:
+        slimming: how `parent` is slimmed with `images` and `seed`; None for the dense one.
+        quantizing: how what comes of it is made int8; None leaves it float.
+    """
+
+    parent: Backbone
+    slimming: Slimming | None
+    images: Images
+    seed: int
+    quantizing: Quantizing | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        slimming = self.slimming.name if self.slimming else "dense"
+        return f"{self.parent.spec.arch}-{slimming}{'-int8' if self.quantizing else ''}-s{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """All inputs as one hash: equal inputs, equal key."""
+        spec = self.parent.spec
+        weights = dataclasses.asdict(spec.weights)
+        inputs = [_PROTOCOL, spec.arch, spec.taps, weights, self.images.fingerprints, self.seed]
+        how = [self.slimming.asked(self.seed) if self.slimming else None]
+        how += [self.quantizing.asked()] if self.quantizing else []
+        return hashlib.sha256(json.dumps([*inputs, *how], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Form(Generic[B]):
+    """How a kind of backbone is kept."""
+
+    suffix: str
+    load: Callable[[Path], B]
+    save: Callable[[B, Path], None]
+
+
+_FLOAT = _Form(".safetensors", load_backbone, save)
+_INT8 = _Form(".onnx", load_onnx, save_onnx)
 
 
 class BackboneStore:
-    """Artifacts in `folder`, each with a `.key` beside it that tells what it was made from.
+    """Artifacts and int8 models in `folder`, each with a `.key` beside it that tells what it was made from.
 
     Raises:
         CompressError: `folder` cannot be made.
@@ -34,60 +83,59 @@ class BackboneStore:
         self._folder, self._track, self._report = folder, track, report
         self._refused: dict[str, CompressError] = {}
 
-    def name(self, parent: Backbone, slimming: Slimming | None, seed: int) -> str:
-        """The name of a backbone's files; None as slimming is the dense one."""
-        return f"{parent.spec.arch}-{slimming.name if slimming else 'dense'}-s{seed}"
-
-    def key(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int) -> str:
-        """What a backbone is made from, as one hash: equal inputs, equal key."""
-        spec = parent.spec
-        inputs = [_PROTOCOL, spec.arch, spec.taps, dataclasses.asdict(spec.weights), images.fingerprints, seed]
-        how = slimming.asked(seed) if slimming else None
-        return hashlib.sha256(json.dumps([*inputs, how], sort_keys=True).encode()).hexdigest()
-
-    def get(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int) -> Backbone:
+    def get(self, request: Request) -> Backbone | OnnxBackbone:
         """The backbone, out of the folder if it was made there from the same inputs.
 
         Raises:
-            CompressError: it cannot be made, see `Slimming.slim`.
+            CompressError: it cannot be made, see `Slimming.slim` and `compress.quantize`.
         """
-        file = self._folder / f"{self.name(parent, slimming, seed)}.safetensors"
-        key = self.key(parent, slimming, images, seed)
-        made = _made(file, key)
+        quantizing = request.quantizing
+        if quantizing is None:
+            return self._float(request)
+        plain = replace(request, quantizing=None)
+        return self._kept(request, _INT8, lambda _: quantizing.quantize(self._float(plain), track=self._track))
+
+    def _float(self, request: Request) -> Backbone:
+        return self._kept(request, _FLOAT, lambda file: self._slim(request, file))
+
+    def _kept(self, request: Request, form: _Form[B], make: Callable[[Path], B]) -> B:
+        file = self._folder / f"{request.name}{form.suffix}"
+        key = request.key
+        made = _made(file, key, form)
         if made is not None:
             return made
-        if key in self._refused:  # for another category, or as the cut of a recovery
+        if key in self._refused:  # for another category, as the cut of a recovery, or to be quantized
             raise self._refused[key]
-        # Named by the key: what a killed run left behind for other images or steps is not gone on from.
-        keep = file.with_name(f"{file.name}.{key[:8]}")
         try:
             with keeping_last_good(file):
-                backbone = self._make(parent, slimming, images, seed, keep)
+                # Named by the key: what a killed run left behind for other images or steps is not gone on from.
+                backbone = make(file.with_name(f"{file.name}.{key[:8]}"))
         except CompressError as error:
             self._refused[key] = error
             raise
-        _key_file(file).unlink(missing_ok=True)  # killed in between, no artifact may lie beside another's key
-        save(backbone, file)
+        _key_file(file).unlink(missing_ok=True)  # killed in between, no file may lie beside another's key
+        form.save(backbone, file)
         atomic_write(_key_file(file), key + "\n")
         forget(file)
         return backbone
 
-    def _make(self, parent: Backbone, slimming: Slimming | None, images: Images, seed: int, keep: Path) -> Backbone:
+    def _slim(self, request: Request, keep: Path) -> Backbone:
+        parent, slimming, images, seed = request.parent, request.slimming, request.images, request.seed
         if slimming is None:
             return parent
         if slimming.recovering is None or slimming.cuts > 1 or slimming.reinit:
             return slimming.slim(parent, parent, images, seed=seed, keep=keep, track=self._track, report=self._report)
         # A sweep often asks for the same cut with and without its recovery: the sparse phase is run once.
         cut = replace(slimming, recovering=None)
-        pruned = self.get(parent, cut, cut.used(images), seed)
+        pruned = self._float(replace(request, slimming=cut, images=cut.used(images)))
         run = slimming.recovering.run(seed, state_file(keep, "recovery"), self._track, self._report)
         return slimming.recovering.recover(pruned, parent, images, run)
 
 
-def _made(file: Path, key: str) -> Backbone | None:
-    """The artifact, if it is whole and was made from what `key` tells."""
+def _made(file: Path, key: str, form: _Form[B]) -> B | None:
+    """The backbone, if its file is whole and was made from what `key` tells."""
     try:
-        return load_backbone(file) if _key_file(file).read_text().strip() == key else None
+        return form.load(file) if _key_file(file).read_text().strip() == key else None
     except (OSError, UnicodeDecodeError, CompressError):
         return None
 

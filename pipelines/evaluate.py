@@ -29,6 +29,7 @@ from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
 from pipelines import machine
 from pipelines.console import note
+from pipelines.models import precision_of, runtime_of
 from pipelines.profile import sizes
 from pipelines.results import Row
 from reports import Examples
@@ -112,7 +113,7 @@ def score(
 
 
 def evaluate(
-    backbone: Backbone,
+    backbone: Backbone | OnnxBackbone,
     category: Category,
     settings: DetectorSettings,
     *,
@@ -151,7 +152,7 @@ def evaluate(
         ratio=pruning.ratio if pruning else 0.0,
         scope=pruning.scope if pruning else "none",
         recover=pruning.recover if pruning else "none",
-        precision="fp32",
+        precision=precision_of(backbone),
         dataset=category.dataset,
         category=category.name,
         seed=settings.seed,
@@ -164,6 +165,7 @@ def evaluate(
         versions=versions(),
         machine=machine.describe(),
         threads=machine.threads(),
+        runtime=runtime_of(backbone),
         data_fingerprint=data_fingerprint or fingerprint(category),
         weights_source=backbone.spec.weights.source,
         weights_fingerprint=backbone.spec.weights.sha256,

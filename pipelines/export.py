@@ -21,6 +21,7 @@ from compress.errors import CompressError
 from compress.export import OnnxBackbone, to_graph
 from compress.files import atomic_write, require_writable
 from pipelines.detector_file import FittedDetector
+from pipelines.models import precision_of
 from prunecore_runtime import Detector
 from prunecore_runtime.detector import FORMAT, KEY
 from prunecore_runtime.images import CROP, RESIZE
@@ -98,7 +99,7 @@ def _metadata(detector: FittedDetector, precision: BankPrecision) -> dict[str, o
         "backbone": {
             "arch": backbone.spec.arch,
             "taps": list(backbone.spec.taps),
-            "precision": backbone.precision if isinstance(backbone, OnnxBackbone) else "fp32",
+            "precision": precision_of(backbone),
             "method": pruning.method if pruning else "none",
             "ratio": pruning.ratio if pruning else 0.0,
             "recover": pruning.recover if pruning else "none",

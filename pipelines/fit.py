@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,29 +14,12 @@ from anomaly.progress import Track, quiet
 from anomaly.threshold import FOLDS, check_quantile, held_out_scores, threshold_of
 from compress import Backbone
 from compress.artifact import digest_of, versions
-from compress.errors import CompressError
-from compress.export import OnnxBackbone, load_onnx
+from compress.export import OnnxBackbone
 from pipelines.console import note
 from pipelines.detector_file import Description, FittedDetector
-from pipelines.models import open_model
 from prunecore_runtime.images import read_image, resized
 
 KEPT_IMAGES = 8  # training images that go along, for an export to be checked on
-
-
-def open_backbone(
-    model: str, *, weights: str = "auto", taps: Sequence[str] | None = None, seed: int = 0
-) -> Backbone | OnnxBackbone:
-    """An ONNX backbone from its file; else as `pipelines.models.open_model`.
-
-    Raises:
-        CompressError: it cannot be had, or weights or taps are given for a file, which has its own.
-    """
-    if Path(model).suffix != ".onnx":
-        return open_model(model, weights=weights, taps=taps, seed=seed)
-    if weights != "auto" or taps is not None:
-        raise CompressError(f"{model} holds its own weights and taps: leave --weights and --taps out")
-    return load_onnx(model)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from anomaly.images import load_batches, load_image, load_mask
 from anomaly.memory_bank import INDEX_KINDS, MemoryBank
 from anomaly.progress import Track, quiet
 from anomaly.scoring import anomaly_maps, image_scores
-from compress import Backbone
+from compress import Backbone, OnnxBackbone
 from pipelines.console import note
 from pipelines.evaluate import DetectorSettings
 from reports.choices import Choice
@@ -37,7 +37,7 @@ class _Measured:
 
 
 def index_report(
-    backbone: Backbone,
+    backbone: Backbone | OnnxBackbone,
     category: Category,
     settings: DetectorSettings,
     indexes: Sequence[str] = INDEXES,

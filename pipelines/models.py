@@ -6,18 +6,41 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress import Backbone, create_backbone, load_backbone
+from compress import Backbone, OnnxBackbone, create_backbone, load_backbone, load_onnx
 from compress.architectures import find_architecture
 from compress.errors import CompressError
 from pipelines.places import find_weights
 
+ONNX = ".onnx"
 
-def open_model(model: str, *, weights: str = "auto", taps: Sequence[str] | None = None, seed: int = 0) -> Backbone:
-    """The artifact `model`, or the architecture of that name with `weights` (see `compress.create_backbone`).
+
+def open_model(
+    model: str, *, weights: str = "auto", taps: Sequence[str] | None = None, seed: int = 0
+) -> Backbone | OnnxBackbone:
+    """The ONNX backbone in the file `model`; else as `open_torch_model`.
 
     Raises:
-        CompressError: neither exists, or weights or taps are given for an artifact, which has its own.
+        CompressError: there is none, or weights or taps are given for a file, which has its own.
     """
+    if Path(model).suffix != ONNX:
+        return open_torch_model(model, weights=weights, taps=taps, seed=seed)
+    if weights != "auto" or taps is not None:
+        raise CompressError(f"{model} holds its own weights and taps: leave --weights and --taps out")
+    return load_onnx(model)
+
+
+def open_torch_model(
+    model: str, *, weights: str = "auto", taps: Sequence[str] | None = None, seed: int = 0
+) -> Backbone:
+    """The artifact `model`, or the architecture of that name with `weights` (see `compress.create_backbone`).
+
+    For what works on layers: pruning, training, quantization.
+
+    Raises:
+        CompressError: neither exists, weights or taps are given for an artifact, which has its own, or `model` is an
+            ONNX file.
+    """
+    _refuse_onnx(model)
     if not names_a_file(model):
         return create_backbone(model, weights=find_weights(model, weights), taps=taps, seed=seed)
     if weights != "auto":
@@ -26,6 +49,16 @@ def open_model(model: str, *, weights: str = "auto", taps: Sequence[str] | None 
     if taps is not None and tuple(taps) != backbone.spec.taps:
         raise CompressError(f"{model} is tapped at {','.join(backbone.spec.taps)}: --taps works on an architecture")
     return backbone
+
+
+def precision_of(backbone: Backbone | OnnxBackbone) -> str:
+    """The number format of weights and activations, as a row of results names it."""
+    return backbone.precision if isinstance(backbone, OnnxBackbone) else "fp32"
+
+
+def runtime_of(backbone: Backbone | OnnxBackbone) -> str:
+    """What computes the maps: `pytorch`, or a key of `compress.export.RUNTIMES`."""
+    return backbone.runtime if isinstance(backbone, OnnxBackbone) else "pytorch"
 
 
 def parent_of(backbone: Backbone, *, weights: str = "auto") -> Backbone:
@@ -53,11 +86,12 @@ def parent_of(backbone: Backbone, *, weights: str = "auto") -> Backbone:
 
 
 def check_model(model: str) -> None:
-    """Refuse, before other files are read, an artifact or architecture that there is not.
+    """Refuse, before other files are read, what `open_torch_model` does not open.
 
     Raises:
-        CompressError: see above.
+        CompressError: there is no such artifact or architecture.
     """
+    _refuse_onnx(model)
     if names_a_file(model):
         load_backbone(model)
     else:
@@ -66,4 +100,9 @@ def check_model(model: str) -> None:
 
 def names_a_file(model: str) -> bool:
     """Whether `model` is meant as a file; it may be missing or damaged."""
-    return Path(model).suffix == ".safetensors" or Path(model).is_file()
+    return Path(model).suffix in (".safetensors", ONNX) or Path(model).is_file()
+
+
+def _refuse_onnx(model: str) -> None:
+    if Path(model).suffix == ONNX:
+        raise CompressError(f"{model} is for running, its layers cannot be changed: give the artifact it was made from")

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 import torch
 
 from anomaly import Category
 from anomaly.progress import Track, quiet
-from compress import Backbone, CompressError, MaxDrop, OnnxBackbone
+from compress import Backbone, Calibration, CompressError, MaxDrop, OnnxBackbone, quantize
+from compress.quantization import check_backend, check_images
 from pipelines.drop_search import check_drop
 from pipelines.evaluate import DetectorSettings
+from pipelines.image_sets import ImageSet
 from pipelines.validation import validation_auroc, validation_split
 from pipelines.within_drop import NEAR_CHANCE
 
 PAUSE = 0.03  # seconds
 ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """How a backbone is made int8: on which images its ranges are found, how, and what will run it."""
+
+    images: ImageSet
+    calibration: Calibration
+    backend: str
+
+    def check(self) -> None:
+        """Refuse, before any work, too few images and a backend that is not here.
+
+        Raises:
+            CompressError: see above.
+        """
+        check_images(self.images)
+        check_backend(self.backend)
+
+    def quantize(self, backbone: Backbone, *, track: Track = quiet) -> OnnxBackbone:
+        """See `compress.quantize`."""
+        return quantize(backbone, self.images, calibration=self.calibration, backend=self.backend, track=track)
+
+    def asked(self) -> dict[str, Any]:
+        """All that the result depends on besides the float backbone, as JSON values."""
+        calibration = dataclasses.asdict(self.calibration)
+        if self.calibration.method != "percentile":  # which then is not read
+            del calibration["percentile"]
+        return {**calibration, "backend": self.backend, "images": self.images.fingerprint}
 
 
 def validation_drop(

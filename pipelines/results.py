@@ -32,8 +32,8 @@ class Row:
     `sparse_steps` were trained before the cut (0: one shot, None: the method has no such phase), `recover_steps` after
     it. Metrics are in [0, 1]; `ms_` are medians in milliseconds for one image, `_p95` behind them what one image in
     twenty exceeds; `ms_total` starts at the decoded image. `_full` is the whole classification network and `_used` what
-    the detector runs. `dimension` is the length of a patch's vector; `index` is `exact` or a FAISS factory string;
-    `predict_rss_bytes` the peak memory while one image at a time is predicted.
+    the detector runs. `runtime` computes the backbone; `dimension` is the length of a patch's vector; `index` is
+    `exact` or a FAISS factory string; `predict_rss_bytes` the peak memory while one image at a time is predicted.
     """
 
     arch: str
@@ -73,6 +73,7 @@ class Row:
     versions: dict[str, str]
     machine: str
     threads: int
+    runtime: str
     data_fingerprint: str
     weights_source: str
     weights_fingerprint: str | None

@@ -9,14 +9,14 @@ from itertools import combinations
 from anomaly import Category
 from anomaly.patch_embedding import POOLINGS, Embedding
 from anomaly.progress import Track, quiet
-from compress import Backbone, CompressError
+from compress import Backbone, CompressError, OnnxBackbone
 from compress.architectures import find_architecture
 from compress.errors import unknown
 from pipelines.evaluate import DetectorSettings, evaluate
 from pipelines.models import names_a_file, open_model
 from reports.choices import STUDY_COLUMNS, Choice
 
-Way = tuple[str, Callable[[], Backbone], DetectorSettings]
+Way = tuple[str, Callable[[], Backbone | OnnxBackbone], DetectorSettings]
 """Its name, what makes its backbone, and how the detector is fitted."""
 
 _KERNELS = (3, 5)
@@ -33,7 +33,7 @@ def tap_ways(model: str, sets: Sequence[str], settings: DetectorSettings, *, wei
     own = find_architecture(model).taps
     chosen = sets or [",".join(some) for count in range(1, len(own) + 1) for some in combinations(own, count)]
 
-    def opened(taps: str) -> Callable[[], Backbone]:
+    def opened(taps: str) -> Callable[[], Backbone | OnnxBackbone]:
         return lambda: open_model(model, weights=weights, taps=taps.split(","), seed=settings.seed)
 
     return [(taps, opened(taps), settings) for taps in chosen]

@@ -14,7 +14,7 @@ from anomaly.progress import Track, quiet
 from compress import Backbone, create_backbone
 from compress.errors import CompressError
 from compress.training import Report
-from pipelines.backbone_store import BackboneStore
+from pipelines.backbone_store import BackboneStore, Request
 from pipelines.console import note
 from pipelines.data import open_categories
 from pipelines.evaluate import DetectorSettings, evaluate
@@ -22,7 +22,7 @@ from pipelines.image_sets import open_images, open_labelled_images
 from pipelines.places import find_weights
 from pipelines.results import is_finished, write_failure, write_result
 from pipelines.slimming import Images, Slimming
-from pipelines.sweep_plan import SweepPlan
+from pipelines.sweep_plan import INT8, SweepPlan
 
 # What makes rows of one version comparable; raise it when the same inputs give other numbers.
 _PROTOCOL = 2
@@ -61,29 +61,34 @@ def sweep(
     for slimming, material in slimmings:
         if slimming:
             slimming.check(material)
-    if plan.images and not any(material.unlabelled for _, material in slimmings):
-        raise CompressError("nothing in this sweep reads images: leave them out, or add a recovery")
-    if plan.labelled and not any(material.labelled or material.unlabelled for _, material in slimmings):
+    quantizing = plan.quantizing(images)
+    if quantizing:
+        quantizing.check()
+    used = [material for _, material in slimmings] + ([Images(images.plain)] if quantizing else [])
+    if plan.images and not any(each.unlabelled for each in used):
+        raise CompressError("nothing in this sweep reads images: leave them out, or add a recovery or int8")
+    if plan.labelled and not any(each.labelled or each.unlabelled for each in used):
         raise CompressError("nothing in this sweep reads images with classes: leave them out, or recover by finetune")
     store = BackboneStore(folder / "backbones", track=track, report=report)
     runs = [
-        (parents[arch, seed], seed, *slimming, category)
+        (Request(parents[arch, seed], *slimming, seed, quantizing if precision == INT8 else None), category)
         for arch in plan.archs
         for seed in plan.seeds
         for slimming in slimmings
+        for precision in plan.precisions
         for category in categories
     ]
     run = kept = failed = 0
-    for parent, seed, slimming, material, category in track(runs, "sweep", len(runs)):
-        name = _slug(store.name(parent, slimming, seed), category)
-        settings = plan.detector(seed)
+    for request, category in track(runs, "sweep", len(runs)):
+        name = _slug(request.name, category)
+        settings = plan.detector(request.seed)
         data = prints[category.dataset, category.name]
-        key = _key(store.key(parent, slimming, material, seed), settings, data)
+        key = _key(request.key, settings, data)
         if is_finished(folder, name, key):
             kept += 1
             continue
         try:
-            backbone = store.get(parent, slimming, material, seed)
+            backbone = store.get(request)
             row, examples = evaluate(backbone, category, settings, command=command, data_fingerprint=data, track=track)
         except (CompressError, AnomalyError) as error:
             write_failure(folder, name, str(error))

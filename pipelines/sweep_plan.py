@@ -11,13 +11,16 @@ from typing import Any
 
 from anomaly.patch_embedding import Embedding
 from anomaly.scoring import Scoring
-from compress import RECOVERIES
+from compress import RECOVERIES, Calibration
 from compress.architectures import find_architecture
 from compress.errors import CompressError, unknown
+from compress.export.header import PRECISIONS
 from compress.pruning import SPARSE_STEPS, Rule, find_method
+from compress.quantization import check_backend
 from pipelines.byte_counts import byte_count
 from pipelines.evaluate import DetectorSettings
-from pipelines.slimming import NO_RECOVERY, Recovering, Slimming
+from pipelines.quantizing import Quantizing
+from pipelines.slimming import NO_RECOVERY, Images, Recovering, Slimming
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,16 +29,20 @@ else:
 
 
 REINIT = "reinit+"  # before the name of a recovery
+INT8 = "int8"
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What to run: each of archs x methods x recovers x ratios x categories x seeds.
+    """What to run: each of archs x methods x recovers x ratios x precisions x categories x seeds.
 
     Ratio 0 is the dense network and is run once, whatever the methods and recoveries. `recovers` are keys of
     `RECOVERIES` or none; with `reinit+` before it a recovery trains fresh weights in the pruned structure, as a
     control. `steps` are those of each recovery that trains (None: its own), `images` folders and `labelled` one.
     `one_shot` leaves out the sparse phase of the methods that have one.
+
+    `precisions` are fp32 and int8; int8 is calibrated on the images too. `calibration`, `percentile` and
+    `calibration_count` are those of `compress.Calibration`, `backend` is a key of `compress.BACKENDS`.
     """
 
     archs: tuple[str, ...] = ("resnet18",)
@@ -48,6 +55,11 @@ class SweepPlan:
     one_shot: bool = False
     sparse_steps: int = SPARSE_STEPS
     scope: str | None = None
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration: str = Calibration.method
+    percentile: float = Calibration.percentile
+    calibration_count: int = Calibration.count
+    backend: str = "onnxruntime"
     datasets: tuple[str, ...] = ("generated",)
     categories: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
@@ -75,7 +87,7 @@ class SweepPlan:
     timing: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("archs", "methods", "ratios", "recovers", "datasets", "seeds"):
+        for name in ("archs", "methods", "ratios", "recovers", "precisions", "datasets", "seeds"):
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
         self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
@@ -83,6 +95,7 @@ class SweepPlan:
             raise CompressError(f"steps {self.steps}, but no recovery to spend them on: add distill, or drop them")
         if self.one_shot and not any(find_method(name).penalty for name in self.methods):
             raise CompressError("one-shot leaves out a sparse phase, and no method of the sweep has one: drop it")
+        self._check_precisions()
         for arch in self.archs:
             find_architecture(arch)
         self.detector(seed=0)  # refuses a memory that is no amount, and options of the bank, embedding and scoring
@@ -132,6 +145,27 @@ class SweepPlan:
             embedding=Embedding(self.pooling, self.kernel, self.stride, self.padding, self.width, self.draw),
             scoring=Scoring(self.score, self.neighbours, self.top, self.map_neighbours),
         )
+
+    def quantizing(self, images: Images) -> Quantizing | None:
+        """How backbones are made int8, calibrated on `images`; None if no int8 is asked for."""
+        if INT8 not in self.precisions or images.plain is None:
+            return None
+        return Quantizing(images.plain, self._calibration, self.backend)
+
+    @property
+    def _calibration(self) -> Calibration:
+        return Calibration(self.calibration, self.percentile, self.calibration_count)
+
+    def _check_precisions(self) -> None:
+        for name in self.precisions:
+            if name not in PRECISIONS:
+                raise unknown("precision", name, PRECISIONS, "give one or both")
+        check_backend(self.backend)
+        own = self._calibration != Calibration() or self.backend != "onnxruntime"
+        if INT8 in self.precisions and not self.images and self.labelled is None:
+            raise CompressError("int8 is calibrated on images: name a folder of them with --images DIR")
+        if INT8 not in self.precisions and own:
+            raise CompressError("calibration and backend are for int8, and the sweep is in float: add it, or drop them")
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)

@@ -37,6 +37,9 @@ def _times(rows: list[Row]) -> Iterator[str]:
     machines = _distinct(f"{text(row, 'machine')}, {text(row, 'threads')} threads" for row in timed)
     if len(machines) > 1:
         yield f"Times come from different machines and are compared only within one ({_some(machines)})."
+    runtimes = _distinct(f"{text(row, 'precision')} in {name}" for row in timed if (name := text(row, "runtime")) != NA)
+    if len({told.rpartition(" in ")[2] for told in runtimes}) > 1:
+        yield f"Times come from different runtimes, whose difference is part of what is compared ({_some(runtimes)})."
 
 
 def _chance(summary: Summary) -> Iterator[str]:

@@ -32,12 +32,18 @@ class Setting(NamedTuple):
         return self.ratio == 0
 
     @property
+    def quantized(self) -> bool:
+        return self.precision.lower().startswith(("int", "uint"))
+
+    @property
     def ratio_text(self) -> str:
-        return NA if self.ratio is None else "origin" if self.dense else f"{self.ratio:g}"
+        return NA if self.ratio is None else "origin" if self.dense and not self.quantized else f"{self.ratio:g}"
 
     def label(self, shown: Iterable[str], *, ratio: bool = True) -> str:
         """The setting in a few words, with the keys that are `shown` because the runs differ in them."""
-        words = [self.arch, "origin"] if self.dense else [self.arch, self.method, *([self.ratio_text] if ratio else [])]
+        words = [self.arch, self.method, *([self.ratio_text] if ratio else [])]
+        if self.dense:
+            words = [self.arch, "dense" if self.quantized else "origin"]
         for key in KEYS:
             value = getattr(self, key.name)
             if not key.always and key.name in shown and key.name != "dataset" and value not in (NA, "none"):
@@ -177,7 +183,7 @@ def _machines(group: Group) -> set[tuple[str, str]]:
 
 def _reading_order(setting: Setting) -> tuple[object, ...]:
     ratio = float("inf") if setting.ratio is None else setting.ratio
-    rest = (setting.scope, setting.recover != "none", setting.recover, setting.precision.startswith("int"))
+    rest = (setting.scope, setting.recover != "none", setting.recover, setting.quantized)
     return (setting.dataset, setting.arch, not setting.dense, setting.method, ratio, *rest, setting.precision)
 
 
@@ -189,7 +195,7 @@ def _origins(groups: Iterable[Group]) -> dict[tuple[str, str], Group]:
 
     found: dict[tuple[str, str], Group] = {}
     for group in sorted(groups, key=touched):
-        if group.setting.dense and not group.setting.precision.lower().startswith(("int", "uint")):
+        if group.setting.dense and not group.setting.quantized:
             found.setdefault((group.setting.arch, group.setting.dataset), group)
     return found
 

@@ -77,7 +77,7 @@ def _finding(summary: Summary, title: str, groups: list[Group]) -> Finding:
     smallest = min(compared, key=lambda group: (_cost(group), compared[group]))
     if _cost(smallest) < _cost(chosen):
         sentences.append(f"The smallest: {_about(summary, smallest)}")
-    sentences += _about_recovery(list(compared))
+    sentences += _about_recovery(list(compared)) + _about_int8(summary, groups)
     return Finding(title, verdict, tuple(sentences), _name(summary, chosen), tuple(_figures(summary, chosen)))
 
 
@@ -164,10 +164,13 @@ def _values(change: Change) -> str:
 
 def _saved(summary: Summary, group: Group) -> Iterator[str]:
     params = summary.change(group, column("params_full")) or summary.change(group, column("params_used"))
+    file = _factor(summary, group, "file_bytes")
     if params and params.before > 0 and abs(params.difference) > 0.005 * params.before:
         share = 100 * params.after / params.before
         yield f"with {share:.{0 if share >= 9.5 else 1}f} % of its parameters"
-    elif file := _factor(summary, group, "file_bytes"):
+        if file and group.setting.quantized:  # parameters alone do not tell what it saves
+            yield f"in a file {file}"
+    elif file:
         yield f"with a file {file}"
     if summary.change(group, column("ms_total")):
         yield f"and runs {_factor(summary, group, 'ms_total') or 'no faster'}"
@@ -186,17 +189,43 @@ def _about_recovery(groups: Sequence[Group]) -> list[str]:
         twins = [twin for word in ("none", NA) if (twin := plain.get(group.setting._replace(recover=word)))]
         if group.setting in plain or not twins:
             continue
-        before, after = twins[0].per_category("image_auroc"), group.per_category("image_auroc")
-        if common := sorted(before.keys() & after.keys()):
-            change = Change(fmean(before[c] for c in common), fmean(after[c] for c in common), len(common))
+        if change := _between(twins[0], group, "image_auroc"):
             lifts.append((change.difference, change, group))
     if not lifts:
         return []
     lift, change, group = max(lifts, key=lambda found: found[0])
-    what = f"{group.setting.method} at {group.setting.ratio_text}"
+    what = f"{group.setting.method} at {group.setting.ratio_text}" + (" in int8" if group.setting.quantized else "")
     verb = "lifts" if lift > 0 else "does not lift"
     values = f"from {metric(change.before)} to {metric(change.after)}" if lift > 0 else f"({difference_text(lift)})"
     return [f"{group.setting.recover} {verb} the image AUROC of {what} {values}."]
+
+
+def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
+    """What rounding to int8 changed, for the setting, run in float too, that it cost most."""
+    plain = {group.setting: group for group in groups if not group.setting.quantized}
+    pairs = []
+    for group in groups:
+        twin = next((plain[each] for each in plain if each == group.setting._replace(precision=each.precision)), None)
+        if not group.setting.quantized or twin is None:
+            continue
+        changes = [(name, change) for name in _AUROCS if (change := _between(twin, group, name))]
+        if changes:
+            pairs.append((min(change.difference for _, change in changes), changes, group))
+    if not pairs:
+        return []
+    _, changes, group = min(pairs, key=lambda found: found[0])
+    told = " and ".join(f"{difference_text(change.difference)} {column(name).title}" for name, change in changes)
+    setting = group.setting
+    what = "the unpruned network" if setting.dense else f"{setting.method} at {setting.ratio_text}"
+    most = "" if len(pairs) == 1 else f", the most of {len(pairs)} settings"
+    return [f"{setting.precision} changes {what} by {told} against the same in float{most}."]
+
+
+def _between(before: Group, after: Group, name: str) -> Change | None:
+    """Two settings over the categories that both were measured on."""
+    one, other = before.per_category(name), after.per_category(name)
+    common = sorted(one.keys() & other.keys())
+    return Change(fmean(one[c] for c in common), fmean(other[c] for c in common), len(common)) if common else None
 
 
 def _figures(summary: Summary, group: Group) -> Iterator[tuple[str, str]]:

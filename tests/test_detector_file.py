@@ -19,7 +19,8 @@ from anomaly.threshold import held_out_scores, threshold_of
 from compress.errors import CompressError
 from compress.export import OnnxBackbone, export_onnx
 from pipelines.detector_file import FittedDetector, load_detector, save_detector
-from pipelines.fit import FitSettings, fit_detector, open_backbone
+from pipelines.fit import FitSettings, fit_detector
+from pipelines.models import open_model
 
 ARCH = "mobilenet_v3_small"
 
@@ -111,7 +112,7 @@ def test_a_saved_detector_predicts_as_it_did(fitted: FittedDetector, file: Path,
 
 def test_an_onnx_backbone_goes_along(grid: Category, backbone: compress.Backbone, tmp_path: Path) -> None:
     export_onnx(backbone, tmp_path / "backbone.onnx")
-    opened = open_backbone(str(tmp_path / "backbone.onnx"))
+    opened = open_model(str(tmp_path / "backbone.onnx"))
     assert isinstance(opened, OnnxBackbone)
     detector = fit_detector(opened, grid, FitSettings(bank_size=20), command="")
     save_detector(detector, tmp_path / "grid.detector")
@@ -119,7 +120,7 @@ def test_an_onnx_backbone_goes_along(grid: Category, backbone: compress.Backbone
     assert isinstance(loaded.backbone, OnnxBackbone)
     assert torch.equal(loaded.bank, detector.bank)
     with pytest.raises(CompressError, match="holds its own weights and taps"):
-        open_backbone(str(tmp_path / "backbone.onnx"), weights="none")
+        open_model(str(tmp_path / "backbone.onnx"), weights="none")
 
 
 def rewritten(file: Path, change: Callable[[dict[str, bytes]], None], method: int = zipfile.ZIP_STORED) -> Path:

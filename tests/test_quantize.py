@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from compress.quantization.affine import Range
 from compress.quantization.layers import matching_layers, nodes_of, roundable_layers
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import map_error, maps_of, rank_layers
+from pipelines import validation
 from pipelines.cli import app
 
 LAYERS = [
@@ -295,12 +297,56 @@ def test_the_command_writes_a_file_and_tells_what_it_cost(photographs: Path, tmp
     assert "asked for" in result.output
 
 
+@pytest.fixture
+def surface(tmp_path: Path) -> Path:
+    """A dataset of 24 good grey surfaces; its test images are none, and must not be opened."""
+    folder = tmp_path / "surface"
+    rows, columns = np.mgrid[:64, :64]
+    for index in range(24):
+        rng = np.random.default_rng(index)
+        pixels = 120 + 10 * np.sin(columns / 5 + rng.uniform(0, 6)) + rows / 8 + rng.normal(0, 2, (64, 64))
+        file = folder / "train" / "good" / f"{index:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    for kind in ("good", "hole"):
+        (folder / "test" / kind).mkdir(parents=True)
+        (folder / "test" / kind / "000.png").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_the_largest_drop_of_validation_auroc_leaves_the_layer_that_hurts_in_float(
+    surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = procedure.useful
+
+    def clipped(model: Any, ranges: Any) -> Any:
+        return {**whole(model, ranges), "relu": Range(0.0, 1e-3)}  # what conv1 gives to maxpool
+
+    monkeypatch.setattr(procedure, "useful", clipped)
+    monkeypatch.setattr(validation, "DEFECTIVE", 24)  # of 200, which take a minute
+    file = tmp_path / "int8.onnx"
+    arguments = ["quantize", "resnet18", "--weights", "none", "--taps", "layer1", "--images", str(surface / "train")]
+    result = runner.invoke(app, [*arguments, "--max-drop", "0.02", "--dataset", str(surface), "-o", str(file)])
+    assert result.exit_code == 0, result.output
+    record = compress.load_onnx(file).header.quantization
+    assert record is not None
+    ((layer, why),) = record["float"].items()
+    assert layer == "conv1"
+    assert why.startswith("hurts")
+    (_, dropped), (_, kept) = record["trials"]
+    assert dropped > 0.02 >= kept
+    assert record["limit"] == {"title": "drop of validation image AUROC", "limit": 0.02}
+    assert f"0 layers in float: drop of validation image AUROC {dropped:.4f} (allowed 0.02)" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "name a folder of them with --images"),
         (["--images", "missing"], "does not exist"),
         (["--max-drop", "0.01"], "--max-drop without --dataset"),
+        (["--max-drop", "1.5", "--dataset", "generated"], "outside [0, 1)"),
         (["--precision", "int4"], "neither int8 nor fp32"),
         (
             ["--precision", "fp32", "--keep-float", "conv1"],

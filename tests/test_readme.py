@@ -1,4 +1,4 @@
-"""README and docs/pruning.md tell the truth: code runs, commands and refusals exist, numbers are the results'."""
+"""README and docs tell the truth: code runs, commands and refusals exist, numbers are the results'."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import compress
+import prunecore_runtime.cli
 from compress.augment import SCALE
 from compress.training.training_set import HELD_OUT
 from pipelines.cli import app
@@ -23,7 +24,9 @@ from reports import Run, render
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PRUNING = (ROOT / "docs" / "pruning.md").read_text()
+PRUNING, QUANTIZATION, DETECTOR = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("pruning", "quantization", "detector")
+)
 RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
 BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
@@ -49,6 +52,14 @@ def _commands(document: str) -> list[list[str]]:
     return [
         shlex.split(line, comments=True) for line in re.findall(r"^    compress (.*)", document, flags=re.MULTILINE)
     ]
+
+
+def _options(command: str) -> set[str]:
+    """What a command understands; predict has the runtime's own parser."""
+    if command == "predict":
+        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", prunecore_runtime.cli.parser().format_help()))
+    parameters = typer.main.get_command(app).commands[command].params
+    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def _refusals() -> list[tuple[str, str]]:
@@ -94,29 +105,32 @@ def test_the_example_of_recovery_runs(
     assert compress.cost_of(made).params_used < compress.cost_of(names["net"]).params_used
 
 
-@pytest.mark.parametrize("document", [README, PRUNING], ids=["README", "pruning"])
-def test_every_command_and_option_exists(document: str) -> None:
-    known = typer.main.get_command(app)
+@pytest.mark.parametrize(
+    ("document", "least"),
+    [(README, 8), (PRUNING, 8), (QUANTIZATION, 5), (DETECTOR, 3)],
+    ids=["README", "pruning", "quantization", "detector"],
+)
+def test_every_command_and_option_exists(document: str, least: int) -> None:
     typed = _commands(document)
-    assert len(typed) >= 8
+    assert len(typed) >= least
     for name, *words in typed:
         if name.isupper():  # a placeholder
             continue
-        options = {
-            option
-            for parameter in known.commands[name].params
-            for option in (*parameter.opts, *parameter.secondary_opts)
-        }
-        assert options.issuperset(word for word in words if word.startswith("-")), (name, words)
+        assert _options(name).issuperset(word for word in words if word.startswith("-")), (name, words)
     for name in {name for name, *_ in typed if not name.isupper()}:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
-def test_every_option_that_the_text_names_exists() -> None:
-    known = typer.main.get_command(app)
-    options = {o for command in known.commands.values() for parameter in command.params for o in parameter.opts}
-    named = set(re.findall(r"`(--[a-z-]+)", PRUNING))
-    assert len(named) >= 15
+def test_the_options_of_predict_are_seen() -> None:
+    assert {"--save-maps", "--batch", "--threads"} <= _options("predict")
+    assert "--ratio" not in _options("predict")
+
+
+@pytest.mark.parametrize(("document", "least"), [(PRUNING, 15), (QUANTIZATION, 8)], ids=["pruning", "quantization"])
+def test_every_option_that_the_text_names_exists(document: str, least: int) -> None:
+    options = {option for name in typer.main.get_command(app).commands for option in _options(name)}
+    named = set(re.findall(r"`(--[a-z-]+)", document))
+    assert len(named) >= least
     assert options.issuperset(named), named - options
 
 
@@ -149,7 +163,7 @@ def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None
         assert f"`{name}`" in PRUNING, name
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/pruning.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("file", ["README.md", "docs/pruning.md", "docs/quantization.md", "CONTRIBUTING.md"])
 def test_every_link_and_picture_is_there(file: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text())
     headings = re.findall(r"^#+ (.*)", (ROOT / file).read_text(), flags=re.MULTILINE)

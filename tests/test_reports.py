@@ -30,6 +30,7 @@ from reports import (
     terminal_table,
 )
 from reports.columns import COLUMNS, column
+from reports.figure_style import styles
 from reports.frame import FIELDS
 from reports.heatmap import jpeg
 from reports.summary import summarize
@@ -184,6 +185,35 @@ def test_a_quantized_dense_network_is_compared_with_the_float_origin() -> None:
     assert "with a file 4.0x smaller" in told
 
 
+def test_precisions_are_told_apart() -> None:
+    runs = [
+        run(),
+        run(precision="int8", file_bytes=2_800_000),
+        half(recover="distill"),
+        half(recover="distill", precision="int8", file_bytes=800_000, ms_total=6.0, image_auroc=0.938),
+    ]
+    assert cells(runs, "precision") == ["fp32", "int8", "fp32", "int8"]
+    assert cells(runs, "ratio") == ["origin", "0", "0.5", "0.5"], "the origin is one"
+    summary = summarize(runs)
+    assert [summary.label(group) for group in summary.groups] == [
+        "resnet18 origin fp32",
+        "resnet18 dense int8",
+        "resnet18 magnitude 0.5 fp32",
+        "resnet18 magnitude 0.5 int8",
+    ]
+    assert len(styles(summary)) == 4, "a line for each precision"
+    told = " ".join(summary_text(runs))
+    assert "magnitude at 0.5 (distill, int8) keeps 99 % of the origin's image AUROC" in told
+    assert "with 26 % of its parameters in a file 14.0x smaller and runs 4.0x faster." in told
+    worst = "int8 changes magnitude at 0.5 by -0.002 image AUROC and 0.000 pixel AUROC against the same in float"
+    assert f"{worst}, the most of 2 settings." in told
+    assert render(runs, [], "x")["figures/image_auroc.png"]
+
+
+def test_what_int8_changes_is_not_told_without_its_float_twin() -> None:
+    assert "int8 changes" not in " ".join(summary_text([run(), half(precision="int8")]))
+
+
 def test_keys_that_do_not_differ_are_said_once() -> None:
     runs = [run(), half()]
     assert "precision" not in terminal_table(runs).headers
@@ -230,6 +260,13 @@ def test_what_recovery_gained_is_told() -> None:
     assert "distill lifts the image AUROC of magnitude at 0.5 from 0.700 to 0.900." in told
     told = " ".join(summary_text([run(), half(image_auroc=0.7), half(image_auroc=0.6, recover="distill")]))
     assert "distill does not lift the image AUROC of magnitude at 0.5 (-0.100)." in told
+
+
+def test_times_of_different_runtimes_are_told() -> None:
+    runs = [run(runtime="pytorch"), half(runtime="onnxruntime", precision="int8")]
+    assert any("different runtimes" in told and "fp32 in pytorch" in told for told in summary_text(runs))
+    assert not any("runtimes" in told for told in summary_text([run(runtime="pytorch"), half(runtime="pytorch")]))
+    assert not any("runtimes" in told for told in summary_text([run(), half(runtime="pytorch")]))
 
 
 def test_cautions() -> None:

@@ -31,13 +31,7 @@ def nncf_rounder(
     Raises:
         CompressError: OpenVINO or NNCF is not installed.
     """
-    import_openvino()
-    os.environ.setdefault("NNCF_CI", "1")  # without it NNCF reports over the network that it is used
-    try:
-        import nncf
-    except ImportError:
-        raise CompressError("NNCF is not installed: pip install 'prunecore[openvino]'") from None
-    logging.getLogger("nncf").setLevel(logging.ERROR)
+    nncf = import_nncf()
 
     def view(place: int) -> dict[str, Any]:
         return {INPUT: normalised_views(images, [place], backbone.spec).contiguous().numpy()}
@@ -57,3 +51,15 @@ def nncf_rounder(
         return quantized
 
     return round_but
+
+
+def import_nncf() -> Any:
+    """The package, which is an extra. Raises CompressError where it or OpenVINO is missing."""
+    import_openvino()
+    os.environ.setdefault("NNCF_CI", "1")  # without it NNCF reports over the network that it is used
+    try:
+        import nncf
+    except ImportError:
+        raise CompressError("NNCF is not installed: pip install 'prunecore[openvino]'") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf

@@ -23,7 +23,7 @@ from compress.progress import Track, quiet
 from compress.quantization.bias_correction import corrected
 from compress.quantization.calibrators import LEAST_IMAGES, Calibration
 from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
-from compress.quantization.openvino import nncf_rounder
+from compress.quantization.openvino import import_nncf, nncf_rounder
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
@@ -68,8 +68,7 @@ def quantize(
             ONNX form, or maps that are off by more than half their norm; the message names the layer where it starts.
     """
     calibration = calibration or Calibration()
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS, "onnxruntime is the default")
+    check_backend(backend)
     if max_error is not None and max_drop is not None:
         raise CompressError("a largest error and a largest drop are two searches: give one of them")
     if max_error is not None and not 0 < max_error < 1:
@@ -123,8 +122,8 @@ def quantize(
     return OnnxBackbone(found.model, replace(header, quantization=record), threads=found.threads)
 
 
-def _places(images: Sequence[Any], calibration: Calibration) -> tuple[list[int], list[int]]:
-    """Which images are calibrated on, and which are kept for the check: both spread evenly."""
+def check_images(images: Sequence[Any]) -> None:
+    """Raises CompressError for too few images, or an iterator in their place."""
     require_sequence(images)
     needed = LEAST_IMAGES + CHECKED
     if len(images) < needed:
@@ -132,6 +131,11 @@ def _places(images: Sequence[Any], calibration: Calibration) -> tuple[list[int],
             f"{len(images)} images are too few to calibrate on: {needed} are needed, {LEAST_IMAGES} to calibrate and "
             f"{CHECKED} to check; 100 or more are better, and any photographs or good parts will do"
         )
+
+
+def _places(images: Sequence[Any], calibration: Calibration) -> tuple[list[int], list[int]]:
+    """Which images are calibrated on, and which are kept for the check: both spread evenly."""
+    check_images(images)
     chosen = np.linspace(0, len(images) - 1, min(calibration.count + CHECKED, len(images))).round().astype(int)
     held = set(np.linspace(0, len(chosen) - 1, CHECKED).round().astype(int).tolist())
     seen = [int(place) for number, place in enumerate(chosen) if number not in held]
@@ -198,3 +202,11 @@ Backend = Callable[
     Callable[[Sequence[str]], onnx.ModelProto],
 ]
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+
+
+def check_backend(name: str) -> None:
+    """Raises CompressError for a backend that there is not, or whose packages are missing."""
+    if name not in BACKENDS:
+        raise unknown("backend", name, BACKENDS, "onnxruntime is the default")
+    if name == "openvino":
+        import_nncf()

@@ -40,7 +40,7 @@ def distill(
     import compress
     from compress import CompressError
     from compress.files import require_writable
-    from pipelines.models import names_a_file
+    from pipelines.models import names_a_file, open_torch_model
     from pipelines.profile import history
     from pipelines.slimming import NO_RECOVERY, Recovering, forget, keeping_last_good, state_file
 
@@ -56,7 +56,7 @@ def distill(
     if weights != "auto" and not request.taught:
         raise CompressError(f"recovery {recover} learns from no dense parent: leave --weights out")
     file = require_writable(output)
-    slim = compress.load_backbone(model)
+    slim = open_torch_model(model)
     if slim.spec.pruning is None:
         raise CompressError(f"{model} is dense, so there is nothing to recover: prune it first")
     with ProgressBars() as bars:

@@ -39,7 +39,7 @@ from pipelines.console import ProgressBars, command_line, note, print_text_table
 
 @refuse_in_one_line
 def evaluate(
-    model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
+    model: Annotated[str, typer.Argument(help="An artifact, an ONNX backbone or an architecture.")],
     dataset: Dataset = "generated",
     category: Annotated[str | None, typer.Option(help="One or more categories, comma-separated. Default: all.")] = None,
     weights: Weights = "auto",

@@ -34,10 +34,11 @@ def fit(
     from compress.files import require_writable
     from pipelines.data import open_categories
     from pipelines.detector_file import save_detector
-    from pipelines.fit import FitSettings, fit_detector, open_backbone
+    from pipelines.fit import FitSettings, fit_detector
+    from pipelines.models import open_model
 
     file = require_writable(output)
-    network = open_backbone(backbone, weights=weights, taps=listed(taps), seed=seed)
+    network = open_model(backbone, weights=weights, taps=listed(taps), seed=seed)
     settings = FitSettings(coreset, bank_size, seed, quantile)
     with ProgressBars() as bars:
         categories = open_categories((dataset,), listed(category) or (), track=bars.track)

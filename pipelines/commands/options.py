@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BANK = "Memory bank: which patches of the training images it keeps"
 DETECTOR = "Detector: how patches are made, searched and scored"
+CALIBRATION = "Calibration: how the ranges of int8 activations are found"
 TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 
 Weights = Annotated[
@@ -154,6 +155,23 @@ Steps = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(help="Where training runs: auto (CUDA if there is one), cpu or cuda.", rich_help_panel=TRAINING)
+]
+Calibrate = Annotated[
+    str,
+    typer.Option(
+        "--calibration",
+        help="minmax (all that was seen), percentile (outliers clipped), entropy (Kullback-Leibler, as TensorRT) or "
+        "mse (least squared error).",
+        rich_help_panel=CALIBRATION,
+    ),
+]
+Percentile = Annotated[float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=CALIBRATION)]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="What int8 is made for: onnxruntime, or openvino (pip install 'prunecore\\[openvino]').",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -13,7 +13,7 @@ from pipelines.console import print_line, print_sizes, print_table, refuse_in_on
 
 @refuse_in_one_line
 def profile(
-    model: Annotated[str, typer.Argument(help="An artifact or an architecture.")],
+    model: Annotated[str, typer.Argument(help="An artifact, an ONNX backbone or an architecture.")],
     as_json: AsJson = False,
 ) -> None:
     """Show what is inside a backbone: taps, size, cost, how it was slimmed, the width of every pruned layer."""

@@ -150,7 +150,7 @@ def prune(
     from compress.pruning import SPARSE_STEPS, Rule, find_method
     from pipelines.data import open_categories
     from pipelines.drop_search import check_drop
-    from pipelines.models import check_model, names_a_file, open_model
+    from pipelines.models import check_model, names_a_file, open_torch_model
     from pipelines.profile import history, sizes
     from pipelines.slimming import NO_RECOVERY, Recovering, Slimming, forget, keeping_last_good
     from pipelines.within_drop import slim_within_drop, told
@@ -201,7 +201,7 @@ def prune(
     with ProgressBars() as bars:
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
-        backbone = open_model(arch, weights=own, taps=listed(taps), seed=seed)
+        backbone = open_torch_model(arch, weights=own, taps=listed(taps), seed=seed)
         teacher = request.recovering.teacher(backbone, weights) if request.recovering else backbone
         with keeping_last_good(file):
             if max_auroc_drop is None:

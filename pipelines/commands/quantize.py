@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import Seed, Taps, Weights, listed
+from pipelines.commands.options import CALIBRATION, Backend, Calibrate, Percentile, Seed, Taps, Weights, listed
 from pipelines.console import ProgressBars, note, print_line, print_table, refuse_in_one_line, was_typed
 
 if TYPE_CHECKING:
     from compress import Backbone, MaxDrop, OnnxBackbone
 
-_CALIBRATION = "Calibration: how the ranges of activations are found"
 _MIXED = "Mixed precision: which layers stay float"
 
 
@@ -27,22 +26,13 @@ def quantize(
         typer.Option(
             help="Folders of images to calibrate on, comma-separated; no labels needed. A dataset's good training "
             "images are best, photographs will do, test images never.",
-            rich_help_panel=_CALIBRATION,
+            rich_help_panel=CALIBRATION,
         ),
     ] = None,
-    calibration: Annotated[
-        str,
-        typer.Option(
-            help="minmax (all that was seen), percentile (outliers clipped), entropy (Kullback-Leibler, as TensorRT) "
-            "or mse (least squared error).",
-            rich_help_panel=_CALIBRATION,
-        ),
-    ] = "percentile",
-    percentile: Annotated[
-        float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=_CALIBRATION)
-    ] = 99.999,
+    calibration: Calibrate = "percentile",
+    percentile: Percentile = 99.999,
     count: Annotated[
-        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=_CALIBRATION)
+        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
     ] = 128,
     keep_float: Annotated[
         list[str] | None,
@@ -73,9 +63,7 @@ def quantize(
         str | None, typer.Option(help="Its categories, comma-separated. Default: all.", rich_help_panel=_MIXED)
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, or fp32 to export only.")] = "int8",
-    backend: Annotated[
-        str, typer.Option(help="What will run it: onnxruntime, or openvino (pip install 'prunecore\\[openvino]').")
-    ] = "onnxruntime",
+    backend: Backend = "onnxruntime",
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
     weights: Weights = "auto",
     taps: Taps = None,
@@ -92,8 +80,9 @@ def quantize(
     import compress
     from compress import CompressError
     from compress.files import require_writable
+    from pipelines.drop_search import check_drop
     from pipelines.image_sets import open_images
-    from pipelines.models import open_model
+    from pipelines.models import open_torch_model
 
     if precision not in ("int8", "fp32"):
         raise CompressError(f"precision {precision!r} is neither int8 nor fp32: choose one")
@@ -101,8 +90,10 @@ def quantize(
     if (max_drop is None) != (dataset is None):
         given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
         raise CompressError(f"{given} without {missing} says nothing: give both")
+    if max_drop is not None:
+        check_drop(max_drop)
     file = require_writable(output)
-    backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
+    backbone = open_torch_model(model, weights=weights, taps=listed(taps), seed=seed)
     with ProgressBars() as bars:
         material = open_images(listed(images) or (), track=bars.track) if images else None
         if precision == "fp32":

@@ -35,14 +35,14 @@ def sensitivity(
 
     compress sensitivity resnet18 --images photographs/ -o sensitivity/
     """
-    from pipelines.models import open_model
+    from pipelines.models import open_torch_model
     from pipelines.sensitivity import few_images, make_folder, measure, write_sensitivity
     from reports.sensitivity import sensitivity_table
 
     shares = numbers("--ratios", ratios, float)
     if output:
         make_folder(output)
-    backbone = open_model(model, weights=weights, taps=listed(taps), seed=seed)
+    backbone = open_torch_model(model, weights=weights, taps=listed(taps), seed=seed)
     with ProgressBars() as bars:
         chosen = few_images(listed(images), track=bars.track)
         rows = measure(backbone, chosen, method=method, ratios=shares, seed=seed, track=bars.track)

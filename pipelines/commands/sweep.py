@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands.options import (
+    CALIBRATION,
+    Backend,
     BankSize,
+    Calibrate,
     Coreset,
     Coverage,
     Draw,
@@ -23,6 +26,7 @@ from pipelines.commands.options import (
     Memory,
     Neighbours,
     Padding,
+    Percentile,
     Pooling,
     Sampler,
     Score,
@@ -54,9 +58,10 @@ def sweep(
         Path | None,
         typer.Argument(
             help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
-            "images, labelled, one_shot, sparse_steps, scope, datasets, categories, seeds, weights, taps, coreset, "
-            "bank_size, sampler, coverage, memory, features, features_dtype, index, latency_ms, score, neighbours, "
-            "top, map_neighbours, pooling, kernel, stride, padding, width, draw, timing."
+            "images, labelled, one_shot, sparse_steps, scope, precisions, calibration, percentile, calibration_count, "
+            "backend, datasets, categories, seeds, weights, taps, coreset, bank_size, sampler, coverage, memory, "
+            "features, features_dtype, index, latency_ms, score, neighbours, top, map_neighbours, pooling, kernel, "
+            "stride, padding, width, draw, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -76,6 +81,21 @@ def sweep(
     images: ImageFolders = None,
     labelled: LabelledFolder = None,
     steps: Steps = None,
+    precisions: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            "--precisions",
+            help="fp32, int8 or both, comma-separated: each backbone is run in each. int8 needs --images to calibrate "
+            "on.",
+        ),
+    ] = "fp32",
+    calibration: Calibrate = "percentile",
+    percentile: Percentile = 99.999,
+    calibration_count: Annotated[
+        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
+    ] = 128,
+    backend: Backend = "onnxruntime",
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Leave out the sparse phase of the methods that have one.")
     ] = False,
@@ -112,7 +132,7 @@ def sweep(
         Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
     ] = Path("runs"),
 ) -> None:
-    """Run architectures x methods x ratios x datasets x seeds, each into a file of its own.
+    """Run architectures x methods x ratios x precisions x datasets x seeds, each into a file of its own.
 
     A killed sweep goes on where it stopped when the same command is given again.
 
@@ -136,6 +156,11 @@ def sweep(
             one_shot=one_shot,
             sparse_steps=sparse_steps or SPARSE_STEPS,
             scope=scope,
+            precisions=listed(precisions) or (),
+            calibration=calibration,
+            percentile=percentile,
+            calibration_count=calibration_count,
+            backend=backend,
             datasets=listed(datasets) or (),
             categories=listed(category) or (),
             seeds=numbers("--seeds", seeds, int),
