@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/compress demo -o demo
 
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical
 
 lint: setup
 	$(BIN)/ruff check .

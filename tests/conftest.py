@@ -18,7 +18,8 @@ from compress import RECOVERIES, Recipe
 from compress.pruning import procedure
 from compress.pruning.sparse_training import train_sparse
 
-torch.set_num_threads(2)
+# One thread each where pytest-xdist runs a process on every core.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
