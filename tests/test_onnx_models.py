@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import compress
 from anomaly import Category, open_dataset
 from anomaly.features import request_of
+from anomaly.patch_embedding import PATCHCORE
 from compress import Calibration, CompressError, OnnxBackbone
 from pipelines.cli import app
 from pipelines.evaluate import DetectorSettings
@@ -103,7 +104,9 @@ def test_features_on_disk_are_those_of_one_model(
 ) -> None:
     other = compress.quantize(pruned, open_images([photographs]), calibration=Calibration("percentile", 99.0, 8))
     same = OnnxBackbone(int8.model, int8.header)
-    requests = [request_of(each, each.mean, each.std, fabric.train)["weights"] for each in (int8, same, other)]
+    requests = [
+        request_of(each, each.mean, each.std, PATCHCORE, fabric.train)["weights"] for each in (int8, same, other)
+    ]
     assert requests[0] == requests[1] != requests[2]
     settings = DetectorSettings(bank_size=20, features=tmp_path)
     banks = [settings.fit(each, fabric.train).bank.vectors for each in (int8, other, int8)]
