@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/compress demo -o demo
 
 test: setup lint
-	$(BIN)/pytest -n logical
+	$(BIN)/pytest -n logical --maxprocesses 8
 
 lint: setup
 	$(BIN)/ruff check .
