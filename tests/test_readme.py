@@ -28,6 +28,7 @@ PRUNING, QUANTIZATION, DETECTOR = (
     (ROOT / "docs" / f"{name}.md").read_text() for name in ("pruning", "quantization", "detector")
 )
 RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
+INT8 = ROOT / "docs" / "results" / "magnetic_tile_int8"
 BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
 
@@ -174,13 +175,14 @@ def test_every_link_and_picture_is_there(file: str) -> None:
             assert target in anchors or (ROOT / file).parent.joinpath(target).is_file(), target
 
 
-def test_the_table_is_made_of_the_results_beside_it() -> None:
-    (block,) = re.findall(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
-    rows = _rows(RESULTS)
-    assert len(rows) == 7
+@pytest.mark.parametrize(("mark", "results", "count"), [("results", RESULTS, 7), ("int8", INT8, 4)])
+def test_the_table_is_made_of_the_results_beside_it(mark: str, results: Path, count: int) -> None:
+    (block,) = re.findall(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", README, flags=re.DOTALL)
+    rows = _rows(results)
+    assert len(rows) == count
     report = render([Run(row) for row in rows], [], "")["report.md"].decode()
     assert block.strip() in report
-    assert block.strip() in (RESULTS / "report.md").read_text()
+    assert block.strip() in (results / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
