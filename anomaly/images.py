@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from anomaly.errors import AnomalyError
-from anomaly.samples import Sample
+from anomaly.samples import Category, Sample
 from prunecore_runtime import images
 from prunecore_runtime.errors import ImageError
 from prunecore_runtime.images import CROP, SUFFIXES, cropped, resized
@@ -71,6 +72,11 @@ def load_mask(sample: Sample) -> Tensor:
         size = image.size
     mask = cropped(resized(read_mask(sample.mask, size), Image.Resampling.NEAREST))
     return torch.from_numpy(np.asarray(mask) > MASK_THRESHOLD)
+
+
+def load_masks(category: Category) -> NDArray[np.bool_] | None:
+    """The masks (N, 224, 224) of the test split, in its order; None where pixels cannot be judged."""
+    return torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
 
 
 def load_batches(samples: Sequence[Sample], batch_size: int) -> Iterator[Tensor]:

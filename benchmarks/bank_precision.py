@@ -14,11 +14,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 
 from anomaly import Category, evaluate_scores
 from anomaly.export import BankPrecision
-from anomaly.images import load_mask
+from anomaly.images import load_masks
 from pipelines.data import open_categories
 from pipelines.detector_file import FittedDetector, load_detector
 from pipelines.export import export_detector
@@ -42,7 +41,7 @@ def row(detector: FittedDetector, category: Category, precision: BankPrecision, 
         predictions.append(exported.predict(image))
         times.append((time.perf_counter() - start) * 1000)
     labels = np.array([sample.is_defective for sample in category.test])
-    masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
+    masks = load_masks(category)
     scores = np.concatenate([each.scores for each in predictions])
     metrics = evaluate_scores(labels, scores, masks, np.concatenate([each.maps for each in predictions]))
     pixel = "n/a" if metrics.pixel_auroc is None else f"{metrics.pixel_auroc:.4f}"

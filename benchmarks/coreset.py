@@ -48,7 +48,6 @@ from anomaly.coreset import (
     two_level_coreset,
 )
 from anomaly.feature_file import FeatureFile
-from anomaly.features import gather_in_memory
 from anomaly.patchcore import PatchCore
 from anomaly.progress import quiet
 from pipelines import machine
@@ -91,7 +90,7 @@ def real_features(images: int) -> Tensor | None:
     backbone = open_torch_model("resnet18", weights="auto", taps=None, seed=0)
     detector = PatchCore(backbone, mean=backbone.mean, std=backbone.std)
     samples = open_categories(("magnetic_tile",), (), track=quiet)[0].train[:images]
-    return gather_in_memory(lambda batch: detector.embed(detector.extract(batch)).flatten(0, 2), samples)
+    return detector.training_patches(samples).flatten(0, 2)
 
 
 def generated_features(rows: int, dimensions: int = 384, *, seed: int = 0) -> Tensor:

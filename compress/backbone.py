@@ -120,9 +120,15 @@ class Backbone(nn.Module):
         side = self.spec.size
         maps = self.eval()(torch.zeros(1, 3, side, side))
         self.train(training)
-        # Networks without padding give slightly smaller maps: the stride is the nearest power of two.
-        reductions = [2 ** round(math.log2(side / feature_map.shape[-1])) for feature_map in maps]
+        reductions = [reduction(side, feature_map.shape[-1]) for feature_map in maps]
         return FeatureInfo(self.spec.taps, [feature_map.shape[1] for feature_map in maps], reductions)
+
+
+def reduction(side: int, map_side: int) -> int:
+    """The stride of a map from an image of `side` pixels: networks without padding give slightly smaller maps, so
+    it is the nearest power of two.
+    """
+    return int(2 ** round(math.log2(side / map_side)))
 
 
 def create_backbone(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from anomaly import Category, PatchCore, evaluate_scores, fingerprint
 from anomaly.coreset import check_bank_request, find_sampler
 from anomaly.feature_file import check_storage
 from anomaly.features import BATCH
-from anomaly.images import load_batches, load_image, load_mask
+from anomaly.images import load_batches, load_image, load_masks
 from anomaly.memory_bank import check_index
 from anomaly.patch_embedding import PATCHCORE, Embedding
 from anomaly.progress import Track, quiet
@@ -73,7 +72,11 @@ class DetectorSettings:
 
     def fit(self, backbone: Backbone | OnnxBackbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
         """PatchCore with `backbone`, fitted on good images."""
-        detector = PatchCore(
+        return self.detector(backbone).fit(samples, track=track)
+
+    def detector(self, backbone: Backbone | OnnxBackbone) -> PatchCore:
+        """PatchCore with `backbone`, not fitted yet."""
+        return PatchCore(
             backbone,
             mean=backbone.mean,
             std=backbone.std,
@@ -90,7 +93,6 @@ class DetectorSettings:
             embedding=dataclasses.replace(self.embedding, seed=self.seed),
             scoring=self.scoring,
         )
-        return detector.fit(samples, track=track)
 
 
 def _plain(value: Any) -> Any:
@@ -129,7 +131,7 @@ def evaluate(
     """
     machine.restart_peak()
     # Masks first: a bad one should be refused before the long work, not after it.
-    masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
+    masks = load_masks(category)
     detector = settings.fit(backbone, category.train, track=track)
     if detector.covering_radius and not math.isnan(detector.covering_radius):
         note(f"bank: {len(detector.bank)} patches, every training patch within {detector.covering_radius:.4g} of one")

@@ -24,14 +24,13 @@ from pipelines.detector_file import FittedDetector
 from pipelines.models import precision_of
 from prunecore_runtime import Detector
 from prunecore_runtime.detector import FORMAT, KEY
-from prunecore_runtime.images import CROP, RESIZE
+from prunecore_runtime.images import CROP, MARGIN
 from prunecore_runtime.seal import sealed
 
 # Of the range of the scores. A coarser bank holds other vectors, so it may differ more.
 TOLERANCE = {BankPrecision.FLOAT32: 1e-3, BankPrecision.FLOAT16: 5e-3, BankPrecision.INT8: 5e-2}
 # Maps may differ by so many times more: distances near 0, which no score is made of, suffer from FAISS's own rounding.
 MAPS = 5
-_MARGIN = (RESIZE - CROP) // 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _metadata(detector: FittedDetector, precision: BankPrecision) -> dict[str, o
 
 def _compare(detector: FittedDetector, content: bytes, tolerance: float) -> Parity:
     images = parity_images(detector)
-    cropped = images[:, _MARGIN : _MARGIN + CROP, _MARGIN : _MARGIN + CROP]
+    cropped = images[:, MARGIN : MARGIN + CROP, MARGIN : MARGIN + CROP]
     expected = detector.patchcore().predict(torch.from_numpy(cropped).permute(0, 3, 1, 2).contiguous())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "detector.onnx")

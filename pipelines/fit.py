@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from anomaly import Category, PatchCore, fingerprint
+from anomaly import Category, fingerprint
 from anomaly.progress import Track, quiet
 from anomaly.threshold import FOLDS, check_quantile, held_out_scores, threshold_of
 from compress import Backbone
@@ -17,6 +17,7 @@ from compress.artifact import digest_of, versions
 from compress.export import OnnxBackbone
 from pipelines.console import note
 from pipelines.detector_file import Description, FittedDetector
+from pipelines.evaluate import DetectorSettings
 from prunecore_runtime.images import read_image, resized
 
 KEPT_IMAGES = 8  # training images that go along, for an export to be checked on
@@ -53,15 +54,12 @@ def fit_detector(
         AnomalyError: fewer than 2 images, a damaged one, or settings that make no bank.
     """
     check_quantile(settings.quantile)
-    detector = PatchCore(
-        backbone,
-        mean=backbone.mean,
-        std=backbone.std,
+    detector = DetectorSettings(
         coreset=settings.coreset,
         bank_size=settings.bank_size,
         seed=settings.seed,
         index="exact",  # the file and its exports need the vectors themselves
-    )
+    ).detector(backbone)
     patches = detector.training_patches(category.train, track=track)
     bank = detector.choose_bank(patches.flatten(0, 2), track=track)
     threshold = threshold_of(held_out_scores(detector, patches, size=len(bank), track=track), settings.quantile)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from anomaly import AnomalyError, Category, PatchCore, evaluate_scores
+from anomaly import AnomalyError, Category, evaluate_scores
 from anomaly.features import BATCH
-from anomaly.images import load_batches, load_image, load_mask
+from anomaly.images import load_batches, load_image, load_masks
 from anomaly.memory_bank import INDEX_KINDS, MemoryBank
 from anomaly.progress import Track, quiet
 from anomaly.scoring import anomaly_maps, image_scores
@@ -54,11 +55,13 @@ def index_report(
     Raises:
         AnomalyError: a name that is no index, or no index that could be made.
     """
+    # Masks first: a bad one should be refused before the long work, not after it.
+    masks = load_masks(category)
     detector = dataclasses.replace(settings, index="exact", latency_ms=None).fit(backbone, category.train, track=track)
     measured = _build(detector.bank, ["exact", *(name for name in indexes if name != "exact")], settings.seed, track)
     places = np.linspace(0, len(category.test) - 1, min(timed, len(category.test))).round().astype(int)
     for turn, place in enumerate(track(places, "timing", len(places))):
-        patches = _patches(detector, load_image(category.test[place].image)[None])
+        patches = detector.embed(detector.extract(load_image(category.test[place].image)[None])).flatten(0, 2)
         if not turn:
             for each in measured.values():  # the first search of an index is no measure of the others
                 each.bank.search(patches, 1)
@@ -75,7 +78,8 @@ def index_report(
             measured[name].distances.append(distances.view(maps.shape[:3]))
             measured[name].agreed += int((rows == found["exact"][1]).sum())
         searched += len(found["exact"][1])
-    return [_choice(name, measured[name], category, searched) for name in indexes if name in measured]
+    labels = np.array([sample.is_defective for sample in category.test])
+    return [_choice(name, measured[name], labels, masks, searched) for name in indexes if name in measured]
 
 
 def _build(bank: MemoryBank, indexes: Sequence[str], seed: int, track: Track) -> dict[str, _Measured]:
@@ -91,14 +95,10 @@ def _build(bank: MemoryBank, indexes: Sequence[str], seed: int, track: Track) ->
     return measured
 
 
-def _patches(detector: PatchCore, batch: Tensor) -> Tensor:
-    return detector.embed(detector.extract(batch)).flatten(0, 2)
-
-
-def _choice(name: str, measured: _Measured, category: Category, searched: int) -> Choice:
+def _choice(
+    name: str, measured: _Measured, labels: NDArray[np.bool_], masks: NDArray[np.bool_] | None, searched: int
+) -> Choice:
     distances = torch.cat(measured.distances)
-    labels = np.array([sample.is_defective for sample in category.test])
-    masks = torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
     maps = None if masks is None else anomaly_maps(distances, masks.shape[-1]).numpy()
     metrics = evaluate_scores(labels, image_scores(distances).numpy(), masks, maps)
     return Choice(

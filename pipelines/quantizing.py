@@ -81,7 +81,6 @@ def validation_drop(
 
 
 @torch.inference_mode()
-@torch.inference_mode()
 def alternating_latency(
     backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS, warm_up: int = 5
 ) -> list[float]:

@@ -16,6 +16,7 @@ from prunecore_runtime.errors import ImageError
 
 RESIZE = 256
 CROP = 224
+MARGIN = (RESIZE - CROP) // 2  # pixels that the crop leaves out at each side
 MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -87,5 +88,4 @@ def resized(image: Image.Image, resampling: Image.Resampling = Image.Resampling.
 
 def cropped(image: Image.Image) -> Image.Image:
     """The centre of a resized image, 224 x 224 pixels."""
-    margin = (RESIZE - CROP) // 2
-    return image.crop((margin, margin, margin + CROP, margin + CROP))
+    return image.crop((MARGIN, MARGIN, MARGIN + CROP, MARGIN + CROP))

@@ -17,9 +17,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto
 
 from anomaly.export.graph import Graph, integers
-from prunecore_runtime.images import CROP, RESIZE
-
-_MARGIN = (RESIZE - CROP) // 2
+from prunecore_runtime.images import CROP, MARGIN, RESIZE
 
 
 def add_preprocessing(graph: Graph, images: str, mean: Sequence[float], std: Sequence[float]) -> str:
@@ -44,7 +42,7 @@ def add_preprocessing(graph: Graph, images: str, mean: Sequence[float], std: Seq
 def _crop(graph: Graph, planes: str) -> GraphProto:
     """A resize from 256 to 256 changes nothing: only the crop is left."""
     inner = Graph(f"{graph.stage}/crop")
-    first, last = integers(inner, [_MARGIN] * 2), integers(inner, [_MARGIN + CROP] * 2)
+    first, last = integers(inner, [MARGIN] * 2), integers(inner, [MARGIN + CROP] * 2)
     return inner.branch(inner.op("Slice", planes, first, last, integers(inner, [2, 3])))
 
 
@@ -80,7 +78,7 @@ def _weights(graph: Graph, length: str) -> str:
     ratio = graph.op("Div", n, graph.constant(RESIZE, np.float64))
     one = graph.constant(1, np.float64)
     reach = graph.op("Max", ratio, one)
-    kept = np.arange(_MARGIN, _MARGIN + CROP)[:, None] + 0.5
+    kept = np.arange(MARGIN, MARGIN + CROP)[:, None] + 0.5
     centres = graph.op("Mul", graph.constant(kept, np.float64), ratio)
     places = graph.op(
         "Range", graph.constant(0.5, np.float64), graph.op("Add", n, graph.constant(0.25, np.float64)), one

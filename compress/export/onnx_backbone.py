@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from compress.backbone import BackboneSpec, FeatureInfo
+from compress.backbone import BackboneSpec, FeatureInfo, reduction
 from compress.cost import Cost
 from compress.errors import CompressError
 from compress.export.header import Header, labelled, read_model
@@ -133,5 +132,5 @@ def _described(model: onnx.ModelProto, spec: BackboneSpec) -> FeatureInfo:
     }
     if tuple(shapes) != spec.taps or any(len(shape) != 4 or 0 in shape[1:] for shape in shapes.values()):
         raise CompressError(f"the model's outputs {list(shapes)} are not maps of the taps {', '.join(spec.taps)}")
-    reductions = [2 ** round(math.log2(spec.size / shape[-1])) for shape in shapes.values()]
+    reductions = [reduction(spec.size, shape[-1]) for shape in shapes.values()]
     return FeatureInfo(spec.taps, [shape[1] for shape in shapes.values()], reductions)

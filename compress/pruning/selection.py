@@ -72,13 +72,18 @@ class Rule:
             return self.max_layer_ratio
         return 1.0 if self.scope in FIXED else 1 - (1 - ratio) / 4
 
-    def share(self, ratio: float) -> float:
-        """The share that every group loses when `ratio` goes in all, under a scope of `FIXED`.
+    @property
+    def power(self) -> int:
+        """Under a scope of `FIXED`, every group keeps (1 - ratio)^power of its channels.
 
-        Under `stage` it is 1 - (1 - ratio)^2. Inside a residual block each weight joins a channel of a stage map with
-        one between the convolutions, so that (1 - ratio)^2 of the weights stay, as under `local`.
+        Under `stage` it is 2: inside a residual block each weight joins a channel of a stage map with one between the
+        convolutions, so that (1 - ratio)^2 of the weights stay, as under `local`.
         """
-        return 1 - (1 - ratio) ** 2 if self.scope == "stage" else ratio
+        return 2 if self.scope == "stage" else 1
+
+    def share(self, ratio: float) -> float:
+        """The share that every group loses when `ratio` goes in all, under a scope of `FIXED`."""
+        return float(1 - (1 - ratio) ** self.power)
 
 
 def check_ratio(ratio: float) -> None:
@@ -236,8 +241,7 @@ def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) ->
         return
     narrowest = min(pools, key=lambda pool: pool.full)
     if narrowest.kept(rule.share(ratio)) < 1:
-        power = 2 if rule.scope == "stage" else 1
-        largest = math.floor((1 - narrowest.full ** (-1 / power)) * 1000) / 1000
+        largest = math.floor((1 - narrowest.full ** (-1 / rule.power)) * 1000) / 1000
         raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
             f"the largest ratio that leaves one is {largest}"

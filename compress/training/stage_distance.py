@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from compress.backbone import Backbone
+from compress.backbone import Backbone, reduction
 from compress.channel_statistics import RunningStatistics
 from compress.errors import CompressError
 
@@ -90,7 +89,7 @@ class StageDistance:
 def _counted(teacher: Backbone, stages: Sequence[str], images: Tensor) -> tuple[str, ...]:
     """The stages that the loss is made of."""
     maps = teacher.stage_maps(images[:1], stages)
-    strides = [2 ** round(math.log2(images.shape[-1] / found.shape[-1])) for found in maps]
+    strides = [reduction(images.shape[-1], found.shape[-1]) for found in maps]
     return tuple(
         stage
         for stage, stride in zip(stages, strides, strict=True)
