@@ -65,6 +65,7 @@ class _Form(Generic[B]):
 
 
 _FLOAT = _Form(".safetensors", load_backbone, save)
+_PHASE = ".phase.state"  # ends the names of states of sparse phases that several cuts share
 _INT8 = _Form(".onnx", load_onnx, save_onnx)
 
 
@@ -95,6 +96,11 @@ class BackboneStore:
         plain = replace(request, quantizing=None)
         return self._kept(request, _INT8, lambda _: quantizing.quantize(self._float(plain), track=self._track))
 
+    def forget_phases(self) -> None:
+        """Delete the sparse phases that cuts at several ratios shared: no cut is left to be made."""
+        for file in self._folder.glob(f"*{_PHASE}"):
+            file.unlink(missing_ok=True)
+
     def _float(self, request: Request) -> Backbone:
         return self._kept(request, _FLOAT, lambda file: self._slim(request, file))
 
@@ -124,12 +130,23 @@ class BackboneStore:
         if slimming is None:
             return parent
         if slimming.recovering is None or slimming.cuts > 1 or slimming.reinit:
-            return slimming.slim(parent, parent, images, seed=seed, keep=keep, track=self._track, report=self._report)
+            phase = self._phase(request, slimming)
+            return slimming.slim(
+                parent, parent, images, seed=seed, keep=keep, phase=phase, track=self._track, report=self._report
+            )
         # A sweep often asks for the same cut with and without its recovery: the sparse phase is run once.
         cut = replace(slimming, recovering=None)
         pruned = self._float(replace(request, slimming=cut, images=cut.used(images)))
         run = slimming.recovering.run(seed, state_file(keep, "recovery"), self._track, self._report)
         return slimming.recovering.recover(pruned, parent, images, run)
+
+    def _phase(self, request: Request, slimming: Slimming) -> Path | None:
+        """Where the sparse phase keeps its state, if other ratios can go on from its end."""
+        if not slimming.shares_phase:
+            return None
+        phase = replace(slimming, ratio=None, recovering=None, reinit=False)
+        key = replace(request, slimming=phase, images=phase.used(request.images)).key
+        return self._folder / f"{request.parent.spec.arch}-{phase.method}-s{request.seed}.{key[:8]}{_PHASE}"
 
 
 def _made(file: Path, key: str, form: _Form[B]) -> B | None:

@@ -177,6 +177,11 @@ class Slimming:
         phase = Run(self.sparse_steps, SPARSE_RECIPE, seed, self.device).asked() if self._sparse_phase else None
         return {**request, "recovering": recovery, "sparse_phase": phase}
 
+    @property
+    def shares_phase(self) -> bool:
+        """Whether one sparse phase serves this cut and those at other ratios."""
+        return self._sparse_phase and self.cuts == 1 and not find_method(self.method).ranks_first
+
     def used(self, images: Images) -> Images:
         """Those of `images` that have a use here, so that those others need are neither refused nor recorded."""
         labels = self._learns_classes and images.labelled is not None
@@ -204,6 +209,7 @@ class Slimming:
         *,
         seed: int = 0,
         keep: Path | None = None,
+        phase: Path | None = None,
         track: Track = quiet,
         report: Report | None = None,
     ) -> Backbone:
@@ -212,6 +218,7 @@ class Slimming:
         Args:
             teacher: its dense parent, or itself if it is dense.
             keep: where training keeps its states, see `state_file`; the same call goes on from them.
+            phase: where the sparse phase keeps its own, if not there.
 
         Raises:
             CompressError: see `check`, `compress.prune` and the recoveries.
@@ -242,7 +249,7 @@ class Slimming:
             recover=recovered,
             seed=seed,
             device=self.device,
-            checkpoint=state_file(keep, "sparse"),
+            checkpoint=phase or state_file(keep, "sparse"),
             track=track,
             report=report,
         )

@@ -108,6 +108,22 @@ def test_a_cut_is_made_once_for_all_its_recoveries(plan: SweepPlan, tmp_path: Pa
     assert not list((tmp_path / "backbones").glob("*.state*"))
 
 
+@pytest.mark.parametrize(("method", "trained"), [("batch_norm", 1), ("group_norm", 1), ("growing_reg", 2)])
+def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, method: str, trained: int) -> None:
+    several = dataclasses.replace(plan, methods=(method,), ratios=(0.3, 0.5), recovers=("none",), steps=None)
+    steps: list[int] = []
+    sweep(several, tmp_path / "together", command="", report=lambda *told: steps.append(told[0]))
+    assert steps == [1, 2, 3] * trained  # growing_reg presses other channels at another ratio
+    sweep(dataclasses.replace(several, ratios=(0.5,)), tmp_path / "alone", command="")
+    shared, record = made(tmp_path / "together", f"{method}-0.5")
+    own, alone = made(tmp_path / "alone", f"{method}-0.5")
+    assert record == alone
+    assert record.sparse_steps == 3
+    state = own.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
+    assert not list((tmp_path / "together" / "backbones").glob("*.state*"))
+
+
 def test_a_killed_recovery_goes_on(plan: SweepPlan, tmp_path: Path, phases: list[int]) -> None:
     sweep(plan, tmp_path / "whole", command="")
     left = iter(range(3 + 2))  # all of the sparse phase, and two steps

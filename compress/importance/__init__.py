@@ -36,7 +36,8 @@ class Method:
         penalty: `penalty(groups, removals)` makes the term of the sparse phase from the groups in the network
             that is trained and the channels of each that are to go.
         ranks_first: the ranking from before the sparse phase decides, since that phase presses down the very channels
-            that are to go; otherwise the channels are ranked again after it.
+            that are to go. Otherwise the penalty reads no removals, one phase serves every ratio, and the channels are
+            ranked again after it.
     """
 
     score: Callable[[ChannelGroup, Evidence], Tensor]

@@ -62,7 +62,8 @@ def prune(
         cuts: over how many cuts the ratio is spread (see `compress.pruning.iteration`).
         recover: called on the backbone between two cuts, not after the last.
         seed, device, track, report: see `compress.training.Run`.
-        checkpoint: of the sparse phase; with several cuts each has its own, numbered.
+        checkpoint: of the sparse phase; with several cuts each has its own, numbered. A finished one serves every
+            ratio, unless the method `ranks_first`.
 
     Raises:
         CompressError: what `check_request` refuses, a ratio that empties a layer, or a target that cannot be met.
@@ -79,7 +80,8 @@ def prune(
         sparse_steps=sparse_steps,
         cuts=cuts,
     )
-    penalty = None if one_shot else find_method(method).penalty
+    criterion = find_method(method)
+    penalty = None if one_shot else criterion.penalty
     trained = 0
 
     def ranked(network: Backbone, coming: float | None = None) -> Ranking:
@@ -97,13 +99,14 @@ def prune(
         trained += 1
         chosen = ranking.removals(now, full=full or None)
         removals = [chosen[group.root] for group in ranking.groups]
+        pressed = f"{now} " if criterion.ranks_first else ""  # which channels the penalty is on
         place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
         sparse = train_sparse(
             network,
             ranking.groups,
             lambda groups: penalty(groups, removals),
             images,
-            name=f"{ranking.method} {now} {ranking.rule}",
+            name=f"{ranking.method} {pressed}{ranking.rule}",
             steps=sparse_steps,
             labelled=labelled,
             seed=seed,
@@ -112,7 +115,7 @@ def prune(
             track=track,
             report=report,
         )
-        return replace(ranking, backbone=sparse) if find_method(method).ranks_first else ranked(sparse)
+        return replace(ranking, backbone=sparse) if criterion.ranks_first else ranked(sparse)
 
     share, slim = find_ratio(ranked(backbone), target) if target is not None else (ratio or 0.0, None)
     if cuts > 1:
@@ -120,7 +123,7 @@ def prune(
     elif penalty is not None or slim is None:
         ranking = made_sparse(backbone, share, {})
         slim = ranking.cut(share) if target is None else find_ratio(ranking, target)[1]
-    if slim.spec.pruning is not None and find_method(method).penalty is not None:
+    if slim.spec.pruning is not None and criterion.penalty is not None:
         done = (slim.spec.pruning.sparse_steps or 0) + trained * sparse_steps  # cuts before this call had theirs
         slim.spec = replace(slim.spec, pruning=replace(slim.spec.pruning, sparse_steps=done))
     return slim
