@@ -24,9 +24,9 @@ from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 
 BATCH = 8
-"""Images at work at a time: the memory."""
+"""Images at work at a time, over all threads: the memory."""
 PASS = 4
-"""Images of them that go through the network together, on a share of the processor's threads."""
+"""Images that go through the network together on a CPU; the same for any number of threads, and so is the result."""
 
 Read = Callable[[str, Tensor], None]
 """Told the name of a place and what is read there, as (N, H, W, C)."""
@@ -48,8 +48,9 @@ def collect_statistics(
 
     Args:
         groups: whose channels are wanted, with the layers of `backbone.trunk`.
-        images: uint8 RGB (3, H, W) of any sizes, at least 8.
+        images: uint8 RGB (3, H, W) of any sizes, at least 8. Only the caller's thread reads them, in their order.
         regions: where the objects are, see `compress.importance.regions`; by default everywhere.
+        batch: images at work at a time; it changes rounding alone.
 
     Returns:
         By the layer's name, and by the stage's name for maps: tapped stages, and stages that alone show a group whose
