@@ -56,6 +56,11 @@ class RunningStatistics:
         m2 = _total(scratch.square_(), weights).double() - weight * rest.square()
         self._merge(weight, *(part.double().cpu() for part in (mean.double() + rest, m2, absolute, positive)))
 
+    def merge(self, other: RunningStatistics) -> None:
+        """Take in all values that `other` has taken in."""
+        if other.weight > 0:
+            self._merge(other._weight, other._mean, other._m2, other._absolute, other._positive)
+
     def _merge(self, weight: float, mean: Tensor, m2: Tensor, absolute: Tensor, positive: Tensor) -> None:
         both = self._weight + weight
         apart = mean - self._mean

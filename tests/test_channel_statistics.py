@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +22,7 @@ from compress.importance.batches import batches
 from compress.pruning import channel_groups
 
 Images = list[Tensor]
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,19 @@ def test_a_part_of_weight_zero_changes_nothing() -> None:
     assert running.weight == 0
     running.add(torch.ones(4, 2))
     assert running.result().l1.tolist() == [1, 1]
+
+
+def test_merged_statistics_are_those_of_one_stream() -> None:
+    values = torch.randn(90, 3, generator=torch.Generator().manual_seed(0))
+    streamed, merged, nothing = RunningStatistics(), RunningStatistics(), RunningStatistics()
+    for part in values.split([1, 40, 49]):
+        streamed.add(part)
+        own = RunningStatistics()
+        own.add(part)
+        merged.merge(own)
+        merged.merge(nothing)
+    assert merged.weight == 90
+    _assert_same(merged.result(), streamed.result())
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4, -1e4])
@@ -126,6 +145,42 @@ def test_the_batch_size_does_not_matter_and_the_backbone_is_left_alone(
     assert not any(layer._forward_pre_hooks for layer in resnet18.modules())
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_does_not_matter(
+    resnet18: compress.Backbone, images: Images, on_threads: Callable[[int], None], threads: int
+) -> None:
+    """Bit for bit, also where each image has a region of its own."""
+    groups, _ = channel_groups(resnet18)
+    boxes = [torch.tensor([[10 + i, 10, 80, 50 - i]]) for i in range(9)]
+    for regions in (None, boxes):
+        on_threads(1)
+        alone = collect_statistics(resnet18, groups, images, regions=regions)
+        on_threads(threads)
+        for name, statistics in collect_statistics(resnet18, groups, images, regions=regions).items():
+            _assert_same(statistics, alone[name])
+
+
+def test_threads_tell_their_progress_and_their_errors(
+    resnet18: compress.Backbone, images: Images, on_threads: Callable[[int], None]
+) -> None:
+    on_threads(2)
+    groups, _ = channel_groups(resnet18)
+    shown = []
+
+    def track(steps: Iterable[T], description: str, total: int) -> Iterator[T]:
+        for step in steps:
+            yield step
+            shown.append((description, total))
+
+    collect_statistics(resnet18, groups, images, track=track)
+    assert shown == [("statistics", len(shown))] * len(shown)
+    assert len(shown) > 1
+    with pytest.raises(CompressError, match=r"image 5 is torch.float32 \(3, 8, 8\)"):
+        collect_statistics(resnet18, groups, [*images[:5], torch.rand(3, 8, 8), *images[6:]], track=track)
+    assert torch.get_num_threads() == 2
+    assert not any(thread.name.startswith("batch") for thread in threading.enumerate())
+
+
 def test_a_region_gives_the_statistics_of_the_cropped_map(resnet18: compress.Backbone) -> None:
     """On 256 x 256 images the view is the centre; a region aligned to the stride is a crop of the tapped map."""
     generator = torch.Generator().manual_seed(0)
@@ -187,10 +242,22 @@ def test_activations_that_are_not_finite_are_refused(images: Images) -> None:
         collect_statistics(broken, groups, images)
 
 
+@pytest.fixture
+def on_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def _in_two_passes(feature_map: Tensor) -> ChannelStatistics:
     """Of (N, C, H, W), in float64."""
     values = feature_map.double().transpose(0, 1).flatten(1)
     return ChannelStatistics(values.abs().mean(1), values.var(1, correction=0), (values <= 0).double().mean(1))
+
+
+def _assert_same(one: ChannelStatistics, other: ChannelStatistics) -> None:
+    for found, expected in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True):
+        assert torch.equal(found, expected)
 
 
 def _assert_close(one: ChannelStatistics, other: ChannelStatistics, rtol: float = 1e-5) -> None:

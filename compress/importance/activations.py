@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,16 +14,19 @@ from torch.nn import functional as F
 
 from compress.backbone import Backbone
 from compress.channel_statistics import ChannelStatistics, RunningStatistics
+from compress.concurrency import concurrently
 from compress.errors import CompressError
 from compress.graph import ChannelGroup
-from compress.importance.batches import batches, count, require_enough
+from compress.importance.batches import count, cut, prepare, require_enough
 from compress.importance.lcp import consumers
 from compress.importance.regions import Regions, region_batches
 from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 
 BATCH = 8
-"""Images a pass. The result is the same for any: few keep the maps near the processor and the memory small."""
+"""Images at work at a time, over all threads: the memory."""
+PASS = 4
+"""Images that go through the network together on a CPU; the same for any number of threads, and so is the result."""
 
 Read = Callable[[str, Tensor], None]
 """Told the name of a place and what is read there, as (N, H, W, C)."""
@@ -44,8 +48,9 @@ def collect_statistics(
 
     Args:
         groups: whose channels are wanted, with the layers of `backbone.trunk`.
-        images: uint8 RGB (3, H, W) of any sizes, at least 8.
+        images: uint8 RGB (3, H, W) of any sizes, at least 8. Only the caller's thread reads them, in their order.
         regions: where the objects are, see `compress.importance.regions`; by default everywhere.
+        batch: images at work at a time; it changes rounding alone.
 
     Returns:
         By the layer's name, and by the stage's name for maps: tapped stages, and stages that alone show a group whose
@@ -65,27 +70,39 @@ def collect_statistics(
                 layer.to(torch.bfloat16)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         twins = _twins(network, layers, stages)
-        running = {name: RunningStatistics() for name in set(twins.values())}
-        weights: Tensor | None = None
+    places = set(twins.values())
+    here = threading.local()  # several threads run the one network, each on images of its own
 
-        def read(name: str, values: Tensor) -> None:
-            running[name].add(values.flatten(0, 2), None if weights is None else _at(weights, values).flatten())
+    def read(name: str, values: Tensor) -> None:
+        mask = here.mask
+        here.statistics[name].add(values.flatten(0, 2), None if mask is None else _at(mask, values).flatten())
 
-        masks = region_batches(regions, images, batch)
-        parts = zip(batches(images, network, batch), masks, strict=True)
-        with _reading(network, {name: layer for name, layer in layers.items() if name in running}, read):
-            for x, mask in track(parts, "statistics", count(images, batch)):
-                weights = None if mask is None else mask.to(x.device)
-                for stage, feature_map in zip(stages, network.stage_maps(x, stages), strict=True):
-                    if stage in running:
-                        read(stage, feature_map.permute(0, 2, 3, 1))
+    def statistics_of(part: tuple[Sequence[Tensor], Tensor | None]) -> dict[str, RunningStatistics]:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            views, mask = part
+            here.mask = None if mask is None else mask.to(device)
+            here.statistics = {name: RunningStatistics() for name in places}
+            for stage, feature_map in zip(stages, network.stage_maps(prepare(views, network), stages), strict=True):
+                if stage in places:
+                    read(stage, feature_map.permute(0, 2, 3, 1))
+            return here.statistics
+
+    size = min(batch, PASS) if device.type == "cpu" else batch
+    workers = min(batch // size, torch.get_num_threads())
+    parts = zip(cut(images, size), region_batches(regions, images, size), strict=True)
+    running = {name: RunningStatistics() for name in places}
+    listening = _reading(network, {name: layer for name, layer in layers.items() if name in places}, read)
+    with listening, contextlib.closing(concurrently(statistics_of, parts, workers)) as passes:
+        for found in track(passes, "statistics", count(images, size)):
+            for name, statistics in found.items():
+                running[name].merge(statistics)  # in the order of the images, whichever thread was first
     if any(statistics.weight == 0 for statistics in running.values()):
         raise CompressError("the regions are empty in what the detector sees of the images: mark some of it")
-    found = {name: statistics.result() for name, statistics in running.items()}
-    for name, statistics in found.items():
+    results = {name: statistics.result() for name, statistics in running.items()}
+    for name, statistics in results.items():
         if not (statistics.l1.isfinite().all() and statistics.variance.isfinite().all()):
             raise CompressError(f"the activations at {name} are not finite: the backbone's weights are damaged")
-    return {name: found[twin] for name, twin in twins.items()}
+    return {name: results[twin] for name, twin in twins.items()}
 
 
 def _places(groups: Sequence[ChannelGroup], network: Backbone) -> tuple[dict[str, nn.Module], list[str]]:

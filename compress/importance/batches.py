@@ -24,21 +24,34 @@ def require_enough(images: Sequence[Tensor], method: str) -> None:
 
 
 def batches(images: Sequence[Tensor], backbone: Backbone, size: int) -> Iterator[Tensor]:
-    """Float32 batches (up to `size`, 3, 224, 224) on the backbone's device, normalised for it, channels last.
-
-    Args:
-        images: uint8 RGB (3, H, W) of any sizes; each is squashed to 256 x 256 and its centre cut out.
+    """All images, prepared in batches of up to `size`.
 
     Raises:
         CompressError: an image of another kind.
     """
+    return (prepare(own, backbone) for own in cut(images, size))
+
+
+def cut(images: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Lists of up to `size` images, as they are.
+
+    Raises:
+        CompressError: an image of another kind.
+    """
+    for start in range(0, len(images), size):
+        yield [require_image(images[place], place) for place in range(start, min(start + size, len(images)))]
+
+
+def prepare(images: Sequence[Tensor], backbone: Backbone) -> Tensor:
+    """A float32 batch (N, 3, 224, 224) on the backbone's device, normalised for it, channels last.
+
+    Args:
+        images: uint8 RGB (3, H, W) of any sizes; each is squashed to 256 x 256 and its centre cut out.
+    """
     device = next(backbone.parameters()).device
     mean, std = (255 * torch.tensor(own, device=device).view(1, 3, 1, 1) for own in (backbone.mean, backbone.std))
-    for start in range(0, len(images), size):
-        places = range(start, min(start + size, len(images)))
-        views = torch.stack([centre_view(require_image(images[place], place)) for place in places]).to(device)
-        batch = views.to(memory_format=torch.channels_last).float()
-        yield batch.sub_(mean).div_(std)
+    views = torch.stack([centre_view(image) for image in images]).to(device)
+    return views.to(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
 
 def count(images: Sequence[Tensor], size: int) -> int:
