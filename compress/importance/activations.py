@@ -77,15 +77,15 @@ def collect_statistics(
         mask = here.mask
         here.statistics[name].add(values.flatten(0, 2), None if mask is None else _at(mask, values).flatten())
 
-    def statistics_of(part: tuple[Sequence[Tensor], Tensor | None]) -> dict[str, RunningStatistics]:
+    def statistics_of(views_and_mask: tuple[Sequence[Tensor], Tensor | None]) -> dict[str, RunningStatistics]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            views, mask = part
+            views, mask = views_and_mask
             here.mask = None if mask is None else mask.to(device)
-            here.statistics = {name: RunningStatistics() for name in places}
+            found = here.statistics = {name: RunningStatistics() for name in places}
             for stage, feature_map in zip(stages, network.stage_maps(prepare(views, network), stages), strict=True):
                 if stage in places:
                     read(stage, feature_map.permute(0, 2, 3, 1))
-            return here.statistics
+            return found
 
     size = min(batch, PASS) if device.type == "cpu" else batch
     workers = min(batch // size, torch.get_num_threads())
@@ -94,11 +94,11 @@ def collect_statistics(
     listening = _reading(network, {name: layer for name, layer in layers.items() if name in places}, read)
     with listening, contextlib.closing(concurrently(statistics_of, parts, workers)) as passes:
         for found in track(passes, "statistics", count(images, size)):
-            for name, statistics in found.items():
-                running[name].merge(statistics)  # in the order of the images, whichever thread was first
-    if any(statistics.weight == 0 for statistics in running.values()):
+            for name, part in found.items():
+                running[name].merge(part)  # in the order of the images, whichever thread was first
+    if any(own.weight == 0 for own in running.values()):
         raise CompressError("the regions are empty in what the detector sees of the images: mark some of it")
-    results = {name: statistics.result() for name, statistics in running.items()}
+    results = {name: own.result() for name, own in running.items()}
     for name, statistics in results.items():
         if not (statistics.l1.isfinite().all() and statistics.variance.isfinite().all()):
             raise CompressError(f"the activations at {name} are not finite: the backbone's weights are damaged")
