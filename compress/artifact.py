@@ -25,7 +25,7 @@ from torch import Tensor
 from compress.architectures import find_architecture
 from compress.backbone import Backbone, BackboneSpec, Pruning, assemble
 from compress.errors import CompressError
-from compress.files import atomic_path
+from compress.files import atomic_path, require_file
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
@@ -104,8 +104,7 @@ def _contents(backbone: Backbone) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not file.is_file():
-        raise CompressError(f"no such file: {file}")
+    require_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
