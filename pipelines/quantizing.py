@@ -49,7 +49,9 @@ class Quantizing:
     def asked(self) -> dict[str, Any]:
         """All that the result depends on besides the float backbone, as JSON values."""
         calibration = dataclasses.asdict(self.calibration)
-        if self.calibration.method != "percentile":  # which then is not read
+        if self.backend == "openvino":  # NNCF chooses the ranges in its own way
+            del calibration["method"], calibration["percentile"]
+        elif self.calibration.method != "percentile":  # which then is not read
             del calibration["percentile"]
         return {**calibration, "backend": self.backend, "images": self.images.fingerprint}
 

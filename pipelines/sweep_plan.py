@@ -160,6 +160,8 @@ class SweepPlan:
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise unknown("precision", name, PRECISIONS, "give one or both")
+        if self.backend == "openvino" and self._calibration != Calibration(count=self.calibration_count):
+            raise CompressError("with backend openvino NNCF chooses the ranges: leave calibration and percentile out")
         check_backend(self.backend)
         own = self._calibration != Calibration() or self.backend != "onnxruntime"
         if INT8 in self.precisions and not self.images and self.labelled is None:
