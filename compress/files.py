@@ -27,7 +27,7 @@ def require_file(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:  # no permission, a name that is too long or holds a null character
         raise CompressError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
     if other:
-        raise CompressError(f"{file} is {other}: name a file")
+        raise CompressError(f"no such file: {file} is {other}; name a file")
     return file
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from torch import Tensor
 
+from compress.artifact import digest_of_tensors
 from compress.backbone import Backbone
 from compress.cost import cost_of
 from compress.errors import CompressError, unknown
@@ -110,6 +111,7 @@ def quantize(
         "percentile": calibration.percentile if method == "percentile" else None,
         "images": len(seen),
         "images_fingerprint": getattr(images, "fingerprint", None),
+        "float_tensors": digest_of_tensors(backbone),
         "float_deviation": float_deviation,
         "map_errors": dict(zip(backbone.spec.taps, errors, strict=True)),
         "limit": None if limit is None else {"title": limit.title, "limit": limit.limit},
