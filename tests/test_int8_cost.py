@@ -22,13 +22,15 @@ def test_the_summary_by_hand() -> None:
 
 def test_the_table_has_a_row_for_each_calibration() -> None:
     found = [
-        Difference("net", calibration, "photographs", split, value, 0.0)
+        Difference("net", calibration, "photographs", split, value, 0.0, 0.1)
         for split, value in (("a/0", 0.01), ("a/1", 0.03))
         for calibration in ("mse", "minmax")
     ]
     lines = table(found).splitlines()
     assert len(lines) == 4
-    assert lines[2] == "| net | mse | photographs | 2 | +0.0200 ± 0.0100 (+0.0100) | +0.0000 ± 0.0000 (+0.0000) |"
+    assert lines[2] == (
+        "| net | mse | photographs | 2 | 0.100 | +0.0200 ± 0.0100 (+0.0100) | +0.0000 ± 0.0000 (+0.0000) |"
+    )
 
 
 def test_calibrations_by_name() -> None:

@@ -182,6 +182,22 @@ def test_images_that_nothing_reads_are_still_refused(plan: SweepPlan, tmp_path: 
         sweep(idle, tmp_path, command="")
 
 
+def test_int8_may_be_calibrated_on_other_images(
+    plan: SweepPlan, runs: Path, photographs: Path, tiny_dataset: Path
+) -> None:
+    folders = (str(tiny_dataset / "printed_grid" / "train"), str(photographs / "bright"))
+    other = dataclasses.replace(plan, images=(), calibration_images=folders)
+    assert sweep(other, runs, command="") == SweepOutcome(run=1, kept=1, failed=0), "float stays as it was"
+    record = compress.load_onnx(runs / "backbones" / f"{INT8}.onnx").header.quantization
+    assert record is not None
+    assert record["images_fingerprint"] == open_images(folders).fingerprint
+    idle = dataclasses.replace(other, images=(str(photographs),))
+    with pytest.raises(CompressError, match="nothing in this sweep reads images"):
+        sweep(idle, runs, command="")
+    with pytest.raises(CompressError, match="the sweep is in float"):
+        SweepPlan(calibration_images=("x",))
+
+
 def test_precisions_in_toml(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text('precisions = ["fp32", "int8"]\nimages = "x"\ncalibration = "mse"\n')
     plan = SweepPlan.from_toml(tmp_path / "sweep.toml")
