@@ -25,7 +25,7 @@ from torch import Tensor
 from compress.architectures import find_architecture
 from compress.backbone import Backbone, BackboneSpec, Pruning, assemble
 from compress.errors import CompressError
-from compress.files import atomic_path
+from compress.files import atomic_path, require_file
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
@@ -91,6 +91,11 @@ def digest_of(backbone: Backbone) -> str:
     return _contents(backbone)[0]["sha256"]
 
 
+def digest_of_tensors(backbone: Backbone) -> str:
+    """A SHA-256 of the tensors of `backbone`, which other versions of the packages do not change."""
+    return _digest("", _state(backbone))
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on, by distribution."""
     return {name: version(name) for name in _PACKAGES}
@@ -98,14 +103,17 @@ def versions() -> dict[str, str]:
 
 def _contents(backbone: Backbone) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header and the tensors of its file."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
+    state = _state(backbone)
     description = json.dumps(describe(backbone.spec), sort_keys=True)
     return {"format": FORMAT, "backbone": description, "sha256": _digest(description, state)}, state
 
 
+def _state(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
+
+
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not file.is_file():
-        raise CompressError(f"no such file: {file}")
+    require_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}

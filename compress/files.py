@@ -10,6 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import CompressError
+from prunecore_runtime.regular_file import other_than_a_file
+
+
+def require_file(path: str | os.PathLike[str]) -> Path:
+    """Check that `path` is a file that can be read to its end.
+
+    Raises:
+        CompressError: there is none, or a folder, a pipe, a socket or a device, which might never end.
+    """
+    file = Path(path)
+    try:
+        other = other_than_a_file(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CompressError(f"no such file: {file}") from error
+    except (OSError, ValueError) as error:  # no permission, a name that is too long or holds a null character
+        raise CompressError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    if other:
+        raise CompressError(f"no such file: {file} is {other}; name a file")
+    return file
 
 
 def require_writable(path: str | os.PathLike[str]) -> Path:

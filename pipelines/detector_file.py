@@ -34,7 +34,8 @@ from anomaly.memory_bank import MemoryBank
 from anomaly.threshold import Threshold
 from compress import Backbone, CompressError, OnnxBackbone, load_onnx
 from compress.artifact import UNREADABLE
-from compress.files import atomic_write
+from compress.files import atomic_write, require_file
+from pipelines.score_difference import ScoreDifference
 from prunecore_runtime.images import RESIZE
 
 FORMAT = "prunecore-detector/1"
@@ -49,6 +50,7 @@ class Description:
     Attributes:
         settings: coreset, bank_size, seed, folds.
         fingerprints: SHA-256 of the data, of the backbone (as its file tells it), of the bank.
+        int8_difference: what an int8 backbone changes against the float one that it was made from, where that is known.
     """
 
     dataset: str
@@ -59,6 +61,7 @@ class Description:
     fingerprints: Mapping[str, str]
     versions: Mapping[str, str]
     command: str
+    int8_difference: ScoreDifference | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, with the format."""
@@ -153,8 +156,7 @@ def _backbone_entry(backbone: Backbone | OnnxBackbone) -> tuple[str, bytes]:
 
 def _read(file: Path) -> dict[str, bytes]:
     """All entries, each of a known name, stored as it is."""
-    if not file.is_file():
-        raise CompressError(f"no such file: {file}")
+    require_file(file)
     known = {DESCRIPTION, BANK, IMAGES, *BACKBONES}
     try:
         with zipfile.ZipFile(file) as archive:
@@ -184,11 +186,14 @@ def _check(bank: Tensor, images: Tensor, dimensions: int) -> None:
 
 
 def _parse(described: dict[str, Any]) -> Description:
-    fields = {field.name: described[field.name] for field in dataclasses.fields(Description)}
+    fields = {field.name: described[field.name] for field in dataclasses.fields(Description) if field.name in described}
+    difference = described.get("int8_difference")  # which earlier versions did not measure
     given = described["threshold"]
     value, quantile, attained = (float(given[name]) for name in ("value", "quantile", "attained"))
     _require(0 < value < float("inf"), f"threshold {value} is not above 0")
-    return Description(**{**fields, "threshold": Threshold(value, quantile, attained, int(given["images"]))})
+    fields["threshold"] = Threshold(value, quantile, attained, int(given["images"]))
+    fields["int8_difference"] = difference and ScoreDifference(**difference)
+    return Description(**fields)
 
 
 def _require(holds: bool, complaint: str) -> None:

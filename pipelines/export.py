@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,11 @@ MAPS = 5
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences between the file and Python's detector, each as a share of Python's range."""
+    """The largest differences between the file and Python's detector, each as a share of Python's range.
+
+    Python's has the same backbone, int8 if that is int8, and a bank in float32. So this is what the export and the
+    bank's precision change; what int8 features change is the detector's `int8_difference`.
+    """
 
     images: int
     score: float
@@ -49,32 +55,30 @@ def export_detector(
     """Write `detector` to `path` as the file that `prunecore_runtime` runs.
 
     Both are run on the detector's training images, as they are and with synthetic defects painted in, so that the
-    scores span what a user will see. A file that differs by more than the tolerance is not written.
+    scores span what a user will see. A file that differs by more than the tolerance is not written; by how much it
+    differs is among its metadata, as `parity`.
 
     Raises:
         CompressError: `path` cannot be written, or the file's scores or maps differ.
     """
     require_writable(path)
-    content = detector_bytes(detector, precision)
-    parity = _compare(detector, content, TOLERANCE[precision])
+    model = _model(detector, precision)
+    parity = _compare(detector, _content(model, _metadata(detector, precision)), TOLERANCE[precision])
     if not (parity.score <= parity.tolerance and parity.map <= MAPS * parity.tolerance):  # a NaN is no parity either
         raise CompressError(
             f"the exported detector's scores are off by {parity.score:.2g} of their range ({parity.tolerance:g} is "
             f"allowed), its maps by {parity.map:.2g} ({MAPS * parity.tolerance:g}): choose a finer --bank-precision"
         )
-    atomic_write(path, content)
+    metadata = {**_metadata(detector, precision), "parity": dataclasses.asdict(parity)}
+    atomic_write(path, _content(model, metadata))
     return parity
 
 
-def detector_bytes(detector: FittedDetector, precision: BankPrecision) -> bytes:
-    """The content of the exported file, unchecked.
-
-    Raises:
-        CompressError: the backbone has no form in ONNX, or does not take the detector's images.
-    """
+def _model(detector: FittedDetector, precision: BankPrecision) -> onnx.ModelProto:
+    """The graph, unchecked; raises CompressError for a backbone that has no form in ONNX, or takes other images."""
     backbone = detector.backbone
     try:
-        model = detector_graph(
+        return detector_graph(
             backbone.model if isinstance(backbone, OnnxBackbone) else to_graph(backbone).model,
             mean=backbone.mean,
             std=backbone.std,
@@ -84,7 +88,11 @@ def detector_bytes(detector: FittedDetector, precision: BankPrecision) -> bytes:
         )
     except AnomalyError as error:
         raise CompressError(f"{backbone.spec.arch}: {error}") from error
-    onnx.helper.set_model_props(model, {KEY: json.dumps(_metadata(detector, precision), sort_keys=True)})
+
+
+def _content(model: onnx.ModelProto, metadata: Mapping[str, object]) -> bytes:
+    """The file: the graph, what it says of itself, and its seal."""
+    onnx.helper.set_model_props(model, {KEY: json.dumps(metadata, sort_keys=True)})
     return sealed(model.SerializeToString())
 
 

@@ -18,6 +18,7 @@ from compress.export import OnnxBackbone
 from pipelines.console import note
 from pipelines.detector_file import Description, FittedDetector
 from pipelines.evaluate import DetectorSettings
+from pipelines.score_difference import score_difference
 from prunecore_runtime.images import read_image, resized
 
 KEPT_IMAGES = 8  # training images that go along, for an export to be checked on
@@ -43,6 +44,7 @@ def fit_detector(
     settings: FitSettings,
     *,
     command: str,
+    original: Backbone | None = None,
     track: Track = quiet,
 ) -> FittedDetector:
     """A detector of `category`, made from its training images alone; its test images are not opened.
@@ -50,16 +52,25 @@ def fit_detector(
     Five banks of four fifths of the images set the threshold (see `anomaly.threshold`), the one that stays is made of
     all. The features of all images are held meanwhile: see `PatchCore.training_patches`.
 
+    Args:
+        original: the float network that an int8 `backbone` was made from; the description then tells how their scores
+            differ (see `pipelines.score_difference`).
+
     Raises:
+        CompressError: `backbone` was not made from it, or there are fewer than 24 images to compare them on.
         AnomalyError: fewer than 2 images, a damaged one, or settings that make no bank.
     """
     check_quantile(settings.quantile)
-    detector = DetectorSettings(
+    how = DetectorSettings(
         coreset=settings.coreset,
         bank_size=settings.bank_size,
         seed=settings.seed,
         index="exact",  # the file and its exports need the vectors themselves
-    ).detector(backbone)
+    )
+    difference = None
+    if original is not None and isinstance(backbone, OnnxBackbone):
+        difference = score_difference(original, backbone, category, how, settings.quantile, track=track)
+    detector = how.detector(backbone)
     patches = detector.training_patches(category.train, track=track)
     bank = detector.choose_bank(patches.flatten(0, 2), track=track)
     threshold = threshold_of(held_out_scores(detector, patches, size=len(bank), track=track), settings.quantile)
@@ -89,6 +100,7 @@ def fit_detector(
         },
         versions={**versions(), "onnxruntime": version("onnxruntime"), "faiss-cpu": version("faiss-cpu")},
         command=command,
+        int8_difference=difference,
     )
     return FittedDetector(backbone, vectors, torch.from_numpy(np.stack(pixels)), description)
 

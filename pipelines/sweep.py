@@ -61,10 +61,15 @@ def sweep(
     for slimming, material in slimmings:
         if slimming:
             slimming.check(material)
-    quantizing = plan.quantizing(images)
+    calibrating = images
+    if plan.calibration_images:
+        calibrating = Images(open_images(plan.calibration_images, track=track))
+    quantizing = plan.quantizing(calibrating)
     if quantizing:
         quantizing.check()
-    used = [material for _, material in slimmings] + ([Images(images.plain)] if quantizing else [])
+    used = [material for _, material in slimmings] + (
+        [Images(images.plain)] if quantizing and calibrating is images else []
+    )
     if plan.images and not any(each.unlabelled for each in used):
         raise CompressError("nothing in this sweep reads images: leave them out, or add a recovery or int8")
     if plan.labelled and not any(each.labelled or each.unlabelled for each in used):

@@ -41,8 +41,9 @@ class SweepPlan:
     control. `steps` are those of each recovery that trains (None: its own), `images` folders and `labelled` one.
     `one_shot` leaves out the sparse phase of the methods that have one.
 
-    `precisions` are fp32 and int8; int8 is calibrated on the images too. `calibration`, `percentile` and
-    `calibration_count` are those of `compress.Calibration`, `backend` is a key of `compress.BACKENDS`.
+    `precisions` are fp32 and int8; int8 is calibrated on `calibration_images`, folders too, or else on the images.
+    `calibration`, `percentile` and `calibration_count` are those of `compress.Calibration`, `backend` is a key of
+    `compress.BACKENDS`.
     """
 
     archs: tuple[str, ...] = ("resnet18",)
@@ -56,6 +57,7 @@ class SweepPlan:
     sparse_steps: int = SPARSE_STEPS
     scope: str | None = None
     precisions: tuple[str, ...] = ("fp32",)
+    calibration_images: tuple[str, ...] = ()
     calibration: str = Calibration.method
     percentile: float = Calibration.percentile
     calibration_count: int = Calibration.count
@@ -160,9 +162,11 @@ class SweepPlan:
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise unknown("precision", name, PRECISIONS, "give one or both")
+        if self.backend == "openvino" and self._calibration != Calibration(count=self.calibration_count):
+            raise CompressError("with backend openvino NNCF chooses the ranges: leave calibration and percentile out")
         check_backend(self.backend)
-        own = self._calibration != Calibration() or self.backend != "onnxruntime"
-        if INT8 in self.precisions and not self.images and self.labelled is None:
+        own = self._calibration != Calibration() or self.backend != "onnxruntime" or bool(self.calibration_images)
+        if INT8 in self.precisions and not (self.calibration_images or self.images) and self.labelled is None:
             raise CompressError("int8 is calibrated on images: name a folder of them with --images DIR")
         if INT8 not in self.precisions and own:
             raise CompressError("calibration and backend are for int8, and the sweep is in float: add it, or drop them")

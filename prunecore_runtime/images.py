@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from prunecore_runtime.errors import ImageError
+from prunecore_runtime.regular_file import other_than_a_file
 
 RESIZE = 256
 CROP = 224
@@ -32,7 +33,8 @@ def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
     Where sides of `at_least` pixels are enough, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
-        ImageError: missing, no image, truncated, without pixels, over MAX_PIXELS, or of a kind without a known range.
+        ImageError: missing, no file (a folder, a pipe, a device), no image, truncated, without pixels, over MAX_PIXELS,
+            or of a kind without a known range.
     """
     with open_image(file, at_least=at_least) as image:
         if image.mode in _EIGHT_BIT:
@@ -48,9 +50,12 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
     """The image in its own mode; only its header is read unless it is to be decoded.
 
     Raises:
-        ImageError: missing, no image, truncated, without pixels, or over MAX_PIXELS.
+        ImageError: missing, no file (a folder, a pipe, a device), no image, truncated, without pixels, or over
+            MAX_PIXELS.
     """
     try:
+        if other := other_than_a_file(file):
+            raise ImageError(f"image {file} is {other}: name a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
             image = Image.open(file)

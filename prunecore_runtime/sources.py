@@ -12,6 +12,7 @@ from PIL import Image
 
 from prunecore_runtime.errors import DetectorError, ImageError
 from prunecore_runtime.images import SUFFIXES, read_image
+from prunecore_runtime.regular_file import other_than_a_file
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
@@ -47,7 +48,7 @@ def _sources(name: str) -> list[Path | int]:
     """Files, and cameras by their numbers."""
     path = Path(name)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_wanted(file.relative_to(path)) and _may_be_read(file))
+        found = sorted(file for file in path.rglob("*") if _is_wanted(file.relative_to(path)) and not file.is_dir())
         if not found:
             raise DetectorError(f"folder {name} holds no images: they end in {', '.join(sorted(SUFFIXES))}")
         return list(found)
@@ -57,7 +58,7 @@ def _sources(name: str) -> list[Path | int]:
         return [int(name)]
     if any(sign in name for sign in "*?["):
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 absolute ones too
-        found = [match for match in matches if match.is_file()]
+        found = [match for match in matches if not match.is_dir()]
         if not found:
             raise DetectorError(f"no file matches {name!r}: check the pattern")
         return list(found)
@@ -67,11 +68,6 @@ def _sources(name: str) -> list[Path | int]:
 def _is_wanted(file: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
     return not hidden and file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
-
-
-def _may_be_read(file: Path) -> bool:
-    """No folder, and nothing that waits for a writer; a link to nothing is a broken image, to be told of."""
-    return file.is_file() or (file.is_symlink() and not file.exists())
 
 
 def _read(source: Path | int) -> Iterator[Picture]:
@@ -87,6 +83,9 @@ def _read(source: Path | int) -> Iterator[Picture]:
 def _frames(source: Path | int) -> Iterator[Picture]:
     cv2 = _opencv()
     what = f"camera {source}" if isinstance(source, int) else f"video {source}"
+    if isinstance(source, Path) and source.exists() and (other := other_than_a_file(source)):
+        yield Picture(what, ImageError(f"{what} is {other}: name a file"))
+        return
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:
         if not capture.isOpened():

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import compress
 from compress import ARCHITECTURES, CompressError
 from compress import artifact as artifact_module
+from pipelines.detector_file import load_detector
 
 IMAGES = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
@@ -160,6 +162,27 @@ def test_a_pipe_is_no_place_for_an_artifact(slim: compress.Backbone, tmp_path: P
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CompressError, match="a device or a pipe"):
         compress.save(slim, tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        compress.load_backbone,
+        compress.load_onnx,
+        load_detector,
+        lambda file: compress.create_backbone("mobilenet_v3_small", weights=file),
+    ],
+)
+def test_a_pipe_is_no_model_and_nobody_waits_for_it(read: Callable[[str], object], tmp_path: Path) -> None:
+    pipe = tmp_path / "model.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(CompressError, match=r"no such file: .*model\.safetensors is a pipe; name a file"):
+        read(str(pipe))
+
+
+def test_a_name_that_is_too_long_is_told() -> None:
+    with pytest.raises(CompressError, match=r"cannot read x.*File name too long"):
+        compress.load_backbone("x" * 300)
 
 
 def test_a_foreign_safetensors_file_is_refused_with_the_way_to_use_it(tmp_path: Path) -> None:

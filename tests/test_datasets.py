@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,13 @@ def test_every_split_has_both_sides() -> None:
         assert train
         assert test
         assert sorted((*train, *test)) == list(range(count))
+
+
+def test_the_fingerprint_waits_for_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    samples = (Sample(tmp_path / "a.png", "good"),)
+    with pytest.raises(AnomalyError, match=r"a\.png is a pipe: name a file"):
+        fingerprint(Category("d", "c", samples, samples))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_damaged_images_are_refused_by_name(tmp_path: Path, name: str, keep: int
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(AnomalyError, match=rf"{name} is (truncated|damaged)"):
         read_image(file)
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert list_images(tmp_path) == []
+    with pytest.raises(AnomalyError, match=r"a\.png is a pipe: name a file"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(AnomalyError, match=r"a\.png is a pipe"):
+        load_mask(Sample(tmp_path / "a.png", "crack", tmp_path / "a.png"))
 
 
 def test_a_text_file_with_an_images_name_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import socket
 import subprocess
 import sys
 import types
@@ -276,6 +277,54 @@ def test_a_folder_goes_on_past_broken_images(
     assert "g.png does not exist" in told[4]
     assert "b.png is truncated or damaged" in told[0]
     assert "limit of 178 million pixels" in told[3]
+
+
+def pipe(file: Path) -> Path:
+    os.mkfifo(file)
+    return file
+
+
+def test_pipes_sockets_and_devices_are_told_and_the_others_scored(
+    exported: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To open a pipe would wait for whoever writes to it."""
+    named = pipe(tmp_path / "a.png")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(tmp_path / "s.png"))
+    whole = tmp_path / "whole.png"
+    whole.write_bytes(next(images.rglob("*.png")).read_bytes())
+    (tmp_path / "folder.png").mkdir()
+    assert main([str(exported), str(named), "/dev/null", str(whole)]) == 1
+    output = capsys.readouterr()
+    assert [line["image"] for line in lines(output.out)] == [str(whole)]
+    told = [line for line in output.err.splitlines() if line.startswith("not scored: ")]
+    assert told == [
+        f"not scored: image {named} is a pipe: name a file",
+        "not scored: image /dev/null is a device: name a file",
+    ]
+    for everything in (tmp_path, f"{tmp_path}/*.png"):
+        assert main([str(exported), str(everything)]) == 1
+        output = capsys.readouterr()
+        assert len(lines(output.out)) == 1
+        assert "a.png is a pipe" in output.err
+        assert "s.png is a socket" in output.err
+        assert "folder.png" not in output.err
+
+
+def test_a_video_that_is_a_pipe_is_told(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", types.ModuleType("cv2"))  # which is not asked to open it
+    film = pipe(tmp_path / "film.mp4")
+    assert main([str(exported), str(film)]) == 1
+    assert f"not scored: video {film} is a pipe: name a file" in capsys.readouterr().err
+
+
+def test_a_detector_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match=r"detector\.onnx is a pipe"):
+        Detector(pipe(tmp_path / "detector.onnx"))
+    with pytest.raises(DetectorError, match="is a folder"):
+        Detector(tmp_path)
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(exported: Path, images: Path) -> None:

@@ -16,6 +16,7 @@ from pipelines import quantizing as quantizing_module
 from pipelines.backbone_store import Request
 from pipelines.image_sets import open_images
 from pipelines.quantizing import Quantizing
+from pipelines.report import write_report
 from pipelines.slimming import Images
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
@@ -72,6 +73,25 @@ def test_each_precision_has_a_row_and_a_file(swept: Path) -> None:
     assert (loaded.header.quantization["images"], loaded.header.quantization["calibration"]) == (8, "percentile")
 
 
+def test_openvino_quantizes_and_runs_a_sweep(plan: SweepPlan, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="the extra openvino is not installed")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    asked = dataclasses.replace(plan, backend="openvino")
+    assert sweep(asked, tmp_path / "runs", command="compress sweep") == SweepOutcome(run=2, kept=0, failed=0)
+    plain, int8 = row(tmp_path / "runs", FLOAT), row(tmp_path / "runs", INT8)
+    assert (plain["runtime"], int8["runtime"]) == ("pytorch", "openvino")
+    assert int8["precision"] == "int8"
+    assert int8["ms_features"] > 0
+    assert 0 <= int8["image_auroc"] <= 1
+    loaded = compress.load_onnx(tmp_path / "runs" / "backbones" / f"{INT8}.onnx")
+    assert loaded.threads == int8["threads"]
+    assert loaded.header.quantization is not None
+    assert (loaded.header.quantization["backend"], loaded.header.quantization["calibration"]) == ("openvino", "nncf")
+    assert sweep(asked, tmp_path / "runs", command="") == SweepOutcome(run=0, kept=2, failed=0)
+    write_report(tmp_path / "runs", tmp_path / "report", command="")
+    assert "int8 in openvino" in (tmp_path / "report" / "report.md").read_text()
+
+
 def test_a_finished_sweep_runs_nothing_again(plan: SweepPlan, runs: Path) -> None:
     assert sweep(plan, runs, command="") == SweepOutcome(run=0, kept=2, failed=0)
 
@@ -124,6 +144,8 @@ def test_the_key_holds_all_that_int8_depends_on(photographs: Path) -> None:
         dataclasses.replace(first, backend="openvino"),
     ]
     assert len({key(each) for each in others}) == len(others)
+    nncf = dataclasses.replace(first, backend="openvino")
+    assert key(nncf) == key(dataclasses.replace(nncf, calibration=Calibration("mse")))
     unread = dataclasses.replace(first, calibration=Calibration("mse", percentile=99.9))
     assert key(unread) == key(dataclasses.replace(first, calibration=Calibration("mse")))
 
@@ -137,6 +159,7 @@ def test_the_key_holds_all_that_int8_depends_on(photographs: Path) -> None:
         ({"calibration": "mse"}, "calibration and backend are for int8"),
         ({"precisions": ("int8",), "images": ("x",), "calibration": "kl"}, "unknown calibration 'kl'"),
         ({"precisions": ("int8",), "images": ("x",), "backend": "tensorrt"}, "unknown backend 'tensorrt'"),
+        ({"precisions": ("int8",), "images": ("x",), "backend": "openvino", "calibration": "mse"}, "NNCF"),
     ],
 )
 def test_precisions_that_cannot_be_had_are_refused_at_once(given: dict[str, Any], message: str) -> None:
@@ -157,6 +180,22 @@ def test_images_that_nothing_reads_are_still_refused(plan: SweepPlan, tmp_path: 
     idle = dataclasses.replace(plan, precisions=("fp32",), calibration_count=128)
     with pytest.raises(CompressError, match="nothing in this sweep reads images"):
         sweep(idle, tmp_path, command="")
+
+
+def test_int8_may_be_calibrated_on_other_images(
+    plan: SweepPlan, runs: Path, photographs: Path, tiny_dataset: Path
+) -> None:
+    folders = (str(tiny_dataset / "printed_grid" / "train"), str(photographs / "bright"))
+    other = dataclasses.replace(plan, images=(), calibration_images=folders)
+    assert sweep(other, runs, command="") == SweepOutcome(run=1, kept=1, failed=0), "float stays as it was"
+    record = compress.load_onnx(runs / "backbones" / f"{INT8}.onnx").header.quantization
+    assert record is not None
+    assert record["images_fingerprint"] == open_images(folders).fingerprint
+    idle = dataclasses.replace(other, images=(str(photographs),))
+    with pytest.raises(CompressError, match="nothing in this sweep reads images"):
+        sweep(idle, runs, command="")
+    with pytest.raises(CompressError, match="the sweep is in float"):
+        SweepPlan(calibration_images=("x",))
 
 
 def test_precisions_in_toml(tmp_path: Path) -> None:

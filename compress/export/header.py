@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -17,6 +16,7 @@ from compress.artifact import UNREADABLE, describe, parse_spec
 from compress.backbone import BackboneSpec
 from compress.cost import Cost
 from compress.errors import CompressError
+from compress.files import require_file
 from prunecore_runtime.self_containment import names_other_files
 
 FORMAT = "prunecore-onnx/1"
@@ -65,9 +65,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     Raises:
         CompressError: the file is missing, truncated, edited, foreign, of a newer format, or not all of it in one file.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise CompressError(f"no such file: {file}")
+    file = require_file(path)
     try:
         model = onnx.load_model_from_string(file.read_bytes())
     except (DecodeError, OSError, MemoryError) as error:

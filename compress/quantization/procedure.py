@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from torch import Tensor
 
+from compress.artifact import digest_of_tensors
 from compress.backbone import Backbone
 from compress.cost import cost_of
 from compress.errors import CompressError, unknown
@@ -23,6 +24,7 @@ from compress.quantization.bias_correction import corrected
 from compress.quantization.calibrators import LEAST_IMAGES, Calibration
 from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
 from compress.quantization.openvino import import_nncf, nncf_rounder
+from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, UNIT, in_one_step, over_pixels
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
@@ -110,6 +112,7 @@ def quantize(
         "percentile": calibration.percentile if method == "percentile" else None,
         "images": len(seen),
         "images_fingerprint": getattr(images, "fingerprint", None),
+        "float_tensors": digest_of_tensors(backbone),
         "float_deviation": float_deviation,
         "map_errors": dict(zip(backbone.spec.taps, errors, strict=True)),
         "limit": None if limit is None else {"title": limit.title, "limit": limit.limit},
@@ -171,12 +174,15 @@ def _onnxruntime(
     track: Track,
 ) -> Callable[[Sequence[str]], onnx.ModelProto]:
     """A function from the layers that stay float to the int8 model."""
-    seen = collect(model, backbone.spec, images, places, track=track)
-    ranges = useful(model, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
+    pixelwise = over_pixels(model, backbone.spec)
+    seen = collect(pixelwise, backbone.spec, images, places, track=track)
+    ranges = useful(pixelwise, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
+    ranges[PIXELS] = UNIT
 
     def round_but(float_layers: Sequence[str]) -> onnx.ModelProto:
-        float_nodes = nodes_of(model, float_layers)
-        return rounded(corrected(model, seen.means, float_nodes), ranges, float_nodes)
+        float_nodes = [*nodes_of(model, float_layers), *FLOAT_NODES]
+        found = rounded(corrected(pixelwise, seen.means, float_nodes), ranges, float_nodes)
+        return in_one_step(found, backbone.spec)
 
     return round_but
 

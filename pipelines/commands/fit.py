@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import BankSize, Coreset, Dataset, Seed, Taps, Weights, listed
-from pipelines.console import ProgressBars, command_line, print_line, refuse_in_one_line
+from pipelines.console import ProgressBars, command_line, note, print_line, refuse_in_one_line
 
 
 @refuse_in_one_line
@@ -17,6 +17,13 @@ def fit(
     backbone: Annotated[str, typer.Option(help="An artifact (.safetensors or .onnx) or an architecture.")],
     dataset: Dataset = "generated",
     category: Annotated[str | None, typer.Option(help="The category; needed where the dataset has several.")] = None,
+    original: Annotated[
+        str | None,
+        typer.Option(
+            "--float",
+            help="The network that an int8 --backbone was made from: tells how the scores differ from float ones.",
+        ),
+    ] = None,
     weights: Weights = "auto",
     taps: Taps = None,
     coreset: Coreset = 0.01,
@@ -29,27 +36,45 @@ def fit(
     """Fit a detector on a category's good training images, and set its threshold on them alone.
 
     compress fit --backbone slim.safetensors --dataset bottles/ -o bottle.detector
+
+    Scores on int8 features differ from those on float ones; by how much, on good training images and on painted
+    defects, is told and recorded where the float network is given as well:
+
+    compress fit --backbone slim-int8.onnx --float slim.safetensors --dataset bottles/ -o bottle.detector
     """
-    from compress import CompressError
+    from compress import CompressError, OnnxBackbone
     from compress.files import require_writable
     from pipelines.data import open_categories
     from pipelines.detector_file import save_detector
     from pipelines.fit import FitSettings, fit_detector
-    from pipelines.models import open_model
+    from pipelines.models import open_model, open_torch_model, precision_of
+    from pipelines.score_difference import require_origin
 
     file = require_writable(output)
     network = open_model(backbone, weights=weights, taps=listed(taps), seed=seed)
+    float_network = None
+    if original is not None:
+        if not isinstance(network, OnnxBackbone) or precision_of(network) != "int8":
+            raise CompressError(f"--float has no effect, {backbone} is not int8: drop it")
+        float_network = open_torch_model(original, taps=network.spec.taps)
+        require_origin(network, float_network)
     settings = FitSettings(coreset, bank_size, seed, quantile)
     with ProgressBars() as bars:
         categories = open_categories((dataset,), listed(category) or (), track=bars.track)
         if len(categories) != 1:
             names = ", ".join(each.name for each in categories)
             raise CompressError(f"a detector is fitted on one category, not on {names}: choose with --category")
-        detector = fit_detector(network, categories[0], settings, command=command_line(), track=bars.track)
+        detector = fit_detector(
+            network, categories[0], settings, command=command_line(), original=float_network, track=bars.track
+        )
     save_detector(detector, file)
     threshold = detector.description.threshold
     print_line(
         f"threshold {threshold.value:.4g}: quantile {threshold.quantile:g} of the held-out scores of "
         f"{threshold.images} good images; bank of {len(detector.bank)} patches"
     )
+    if difference := detector.description.int8_difference:
+        print_line(difference.told())
+    elif precision_of(network) == "int8":
+        note(f"how int8 changes the scores is not known: --float NETWORK, the one that {backbone} was made from, tells")
     print_line(f"wrote {file}")

@@ -58,10 +58,10 @@ def sweep(
         Path | None,
         typer.Argument(
             help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
-            "images, labelled, one_shot, sparse_steps, scope, precisions, calibration, percentile, calibration_count, "
-            "backend, datasets, categories, seeds, weights, taps, coreset, bank_size, sampler, coverage, memory, "
-            "features, features_dtype, index, latency_ms, score, neighbours, top, map_neighbours, pooling, kernel, "
-            "stride, padding, width, draw, timing."
+            "images, labelled, one_shot, sparse_steps, scope, precisions, calibration_images, calibration, percentile, "
+            "calibration_count, backend, datasets, categories, seeds, weights, taps, coreset, bank_size, sampler, "
+            "coverage, memory, features, features_dtype, index, latency_ms, score, neighbours, top, map_neighbours, "
+            "pooling, kernel, stride, padding, width, draw, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -90,6 +90,14 @@ def sweep(
             "on.",
         ),
     ] = "fp32",
+    calibration_images: Annotated[
+        str | None,
+        typer.Option(
+            help="Folders of images to calibrate on, comma-separated, best the dataset's good training images. "
+            "Default: --images.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
     calibration: Calibrate = "percentile",
     percentile: Percentile = 99.999,
     calibration_count: Annotated[
@@ -157,6 +165,7 @@ def sweep(
             sparse_steps=sparse_steps or SPARSE_STEPS,
             scope=scope,
             precisions=listed(precisions) or (),
+            calibration_images=listed(calibration_images) or (),
             calibration=calibration,
             percentile=percentile,
             calibration_count=calibration_count,

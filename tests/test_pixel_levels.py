@@ -1,0 +1,131 @@
+"""The rounded input has the pixels' levels: nothing is lost, whatever mean and deviation a network was trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+import compress
+from compress.backbone import BackboneSpec
+from compress.export.parity import relative_error, watching
+from compress.export.runtimes import open_model
+from compress.quantization.affine import Range
+from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, UNIT, in_one_step, over_pixels
+from compress.quantization.qdq import rounded
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def spec() -> BackboneSpec:
+    return compress.create_backbone("resnet18", weights="none").spec
+
+
+def network(*, first: str = "Conv", pad: bool = False, readers: int = 1) -> onnx.ModelProto:
+    """A convolution that pads, perhaps behind a Pad, a ReLU or with a second reader of the input."""
+    weights = {"w": RNG.normal(size=(4, 3, 3, 3)), "b": RNG.normal(size=4)}
+    nodes = []
+    source = "images"
+    if pad:
+        nodes.append(helper.make_node("Pad", [source, "sides"], ["padded"], "stem/pad"))
+        source = "padded"
+    if first != "Conv":
+        nodes.append(helper.make_node(first, [source], ["first"], "first"))
+        source = "first"
+    nodes += [
+        helper.make_node("Conv", [source, "w", "b"], [f"map{number}"], f"conv{number}", pads=[1, 2, 0, 1])
+        for number in range(readers)
+    ]
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    constants.append(numpy_helper.from_array(np.array([0, 0, 1, 0, 0, 0, 1, 2]), "sides"))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 12, 12])],
+        [helper.make_tensor_value_info(f"map{number}", TensorProto.FLOAT, None) for number in range(readers)],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def normalised(spec: BackboneSpec, levels: np.ndarray) -> np.ndarray:
+    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (spec.mean, spec.std))
+    return ((levels / 255 - mean) / std).astype(np.float32)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("normalisation", [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)])
+def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
+    spec: BackboneSpec, pad: bool, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+) -> None:
+    mean, std = normalisation
+    own = dataclasses.replace(spec, mean=mean, std=std)
+    model = network(pad=pad)
+    levels = RNG.permutation(np.arange(432) % 256).reshape(1, 3, 12, 12)
+    images = normalised(own, levels)
+    changed = over_pixels(model, own)
+    before, after = (open_model(each.SerializeToString())(images)[0] for each in (model, changed))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+    wide = dict.fromkeys([value for node in changed.graph.node for value in node.output] + ["images"], Range(-40, 40))
+    int8 = rounded(changed, wide | {PIXELS: UNIT}, FLOAT_NODES)
+    for each in (int8, in_one_step(int8, own)):
+        (first,) = [
+            node for node in each.graph.node if node.op_type == "QuantizeLinear" and PIXELS in str(node.output[0])
+        ]
+        (seen,) = open_model(watching(each, [first.output[0]]).SerializeToString())(images)
+        inside = seen[:, :, 2:-1, 2:-3] if pad else seen[:, :, 1:, 2:-1]
+        assert np.array_equal(inside, levels), "the rounded input is the image"
+    assert (in_one_step(int8, own) == int8) == (mean == (0.5,) * 3), "127.5 would be rounded up or down by chance"
+
+
+@pytest.mark.parametrize("model", [network(first="Relu"), network(readers=2)])
+def test_a_network_that_begins_otherwise_is_left_alone(spec: BackboneSpec, model: onnx.ModelProto) -> None:
+    assert over_pixels(model, spec) == model
+
+
+@pytest.fixture(scope="module")
+def backbone() -> compress.Backbone:
+    return compress.create_backbone("resnet18", weights="none", taps=("layer1",))
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return list(torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8, generator=generator))
+
+
+@pytest.fixture(scope="module")
+def int8(backbone: compress.Backbone, images: list[Tensor]) -> compress.OnnxBackbone:
+    return compress.quantize(backbone, images)
+
+
+def test_what_an_int8_network_reads_is_the_image(int8: compress.OnnxBackbone) -> None:
+    levels = RNG.integers(0, 256, (2, 3, 224, 224))
+    (pad,) = [node for node in int8.model.graph.node if "images" in node.input]
+    (first,) = [node for node in int8.model.graph.node if pad.output[0] in node.input]
+    assert (pad.op_type, first.op_type) == ("Pad", "QuantizeLinear")
+    seen_by = open_model(watching(int8.model, [first.output[0]]).SerializeToString())
+    (seen,) = seen_by(normalised(int8.spec, levels))
+    assert seen.dtype == np.uint8
+    assert np.array_equal(seen[:, :, 3:-3, 3:-3], levels)
+    border = {tuple(seen[0, :, y, x]) for y, x in ((0, 0), (2, 100), (-1, -1))}
+    assert border == {(124, 116, 104)}, "the mean, to the nearest level: what a normalised image is padded with"
+
+
+def test_a_first_layer_in_float_is_still_right(backbone: compress.Backbone, images: list[Tensor]) -> None:
+    mixed = compress.quantize(backbone, images, keep_float=["conv1"])
+    assert mixed.header.quantization is not None
+    assert mixed.header.quantization["map_errors"]["layer1"] < 0.1
+
+
+def test_openvino_runs_it_alike(int8: compress.OnnxBackbone) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    other = compress.OnnxBackbone(int8.model, int8.header, runtime="openvino")
+    x = torch.from_numpy(normalised(int8.spec, RNG.integers(0, 256, (2, 3, 224, 224))))
+    assert relative_error(int8(x)[0].numpy(), other(x)[0].numpy()) < 0.05
