@@ -2,11 +2,11 @@
 
     python benchmarks/lcp_against_taylor.py --images natural1k --count 200 --weights FILE [--detection] [--threads 1]
 
-Both get the same decoded images in the same batches, on the same threads; the dependency graph, which both need, is
-made before. Time: alternating in one run, the median of the rounds, in seconds of this process's processors, which
-other processes on the machine disturb least; wall time beside it. Memory: each in a process of its own, the peak of
-resident memory less what was resident before. `lcp, fp32` is lcp held to the precision that Taylor runs in;
-`taylor, bf16` is Taylor given lcp's.
+Both get the same decoded images and threads, and as many images are at work at a time (lcp's pass through the network
+in fours, several at once); the dependency graph, which both need, is made before. Time: alternating in one run, the
+median of the rounds, in seconds of this process's processors, which other processes on the machine disturb least; wall
+time beside it. Memory: each in a process of its own, the peak of resident memory less what was resident before. `lcp,
+fp32` is lcp held to the precision that Taylor runs in; `taylor, bf16` is Taylor given lcp's.
 """
 
 from __future__ import annotations

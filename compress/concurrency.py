@@ -20,6 +20,7 @@ def concurrently(work: Callable[[Step], Result], steps: Iterable[Step], workers:
     wherever Python runs. Modes that belong to a thread, `torch.inference_mode` and `torch.autocast`, are entered in
     `work`. The steps are drawn in the caller's thread, at most one more than there are workers ahead of the results,
     so that what they read need not bear several threads. An error of a step is raised after the results before it.
+    Who may leave before the last result closes the generator (`contextlib.closing`), which stops the threads.
     """
     if workers < 2:
         yield from map(work, steps)
@@ -36,5 +37,7 @@ def concurrently(work: Callable[[Step], Result], steps: Iterable[Step], workers:
         while ahead:
             yield ahead.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        try:
+            pool.shutdown(cancel_futures=True)
+        finally:  # even if Ctrl-C comes twice
+            torch.set_num_threads(threads)

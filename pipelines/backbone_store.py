@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -96,10 +96,11 @@ class BackboneStore:
         plain = replace(request, quantizing=None)
         return self._kept(request, _INT8, lambda _: quantizing.quantize(self._float(plain), track=self._track))
 
-    def forget_phases(self) -> None:
-        """Delete the sparse phases that cuts at several ratios shared: no cut is left to be made."""
-        for file in self._folder.glob(f"*{_PHASE}"):
-            file.unlink(missing_ok=True)
+    def forget_phases(self, requests: Iterable[Request]) -> None:
+        """Delete the sparse phases that these cuts at several ratios shared: all of them are made."""
+        for phase in map(self._phase, requests):
+            if phase:
+                phase.unlink(missing_ok=True)
 
     def _float(self, request: Request) -> Backbone:
         return self._kept(request, _FLOAT, lambda file: self._slim(request, file))
@@ -130,9 +131,15 @@ class BackboneStore:
         if slimming is None:
             return parent
         if slimming.recovering is None or slimming.cuts > 1 or slimming.reinit:
-            phase = self._phase(request, slimming)
             return slimming.slim(
-                parent, parent, images, seed=seed, keep=keep, phase=phase, track=self._track, report=self._report
+                parent,
+                parent,
+                images,
+                seed=seed,
+                keep=keep,
+                phase=self._phase(request),
+                track=self._track,
+                report=self._report,
             )
         # A sweep often asks for the same cut with and without its recovery: the sparse phase is run once.
         cut = replace(slimming, recovering=None)
@@ -140,12 +147,12 @@ class BackboneStore:
         run = slimming.recovering.run(seed, state_file(keep, "recovery"), self._track, self._report)
         return slimming.recovering.recover(pruned, parent, images, run)
 
-    def _phase(self, request: Request, slimming: Slimming) -> Path | None:
+    def _phase(self, request: Request) -> Path | None:
         """Where the sparse phase keeps its state, if other ratios can go on from its end."""
-        if not slimming.shares_phase:
+        if request.slimming is None or not request.slimming.shares_phase:
             return None
-        phase = replace(slimming, ratio=None, recovering=None, reinit=False)
-        key = replace(request, slimming=phase, images=phase.used(request.images)).key
+        phase = replace(request.slimming, ratio=None, recovering=None, reinit=False)
+        key = replace(request, slimming=phase, images=phase.used(request.images), quantizing=None).key
         return self._folder / f"{request.parent.spec.arch}-{phase.method}-s{request.seed}.{key[:8]}{_PHASE}"
 
 

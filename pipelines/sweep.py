@@ -103,7 +103,7 @@ def sweep(
         write_result(folder, name, row, examples, key)
         note(f"{name}: image AUROC {row.image_auroc:.3f}" if row.image_auroc is not None else name)
         run += 1
-    store.forget_phases()
+    store.forget_phases(request for request, _ in runs)
     return SweepOutcome(run, kept, failed)
 
 

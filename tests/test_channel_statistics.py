@@ -146,7 +146,7 @@ def test_the_batch_size_does_not_matter_and_the_backbone_is_left_alone(
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_does_not_matter(
+def test_two_or_three_threads_find_what_one_finds(
     resnet18: compress.Backbone, images: Images, on_threads: Callable[[int], None], threads: int
 ) -> None:
     """Bit for bit, also where each image has a region of its own."""

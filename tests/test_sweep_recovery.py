@@ -15,6 +15,7 @@ import compress
 from anomaly import Category
 from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
+from compress.importance import METHODS
 from compress.pruning import procedure
 from pipelines import sweep as sweep_module
 from pipelines.results import Row
@@ -108,12 +109,13 @@ def test_a_cut_is_made_once_for_all_its_recoveries(plan: SweepPlan, tmp_path: Pa
     assert not list((tmp_path / "backbones").glob("*.state*"))
 
 
-@pytest.mark.parametrize(("method", "trained"), [("batch_norm", 1), ("group_norm", 1), ("growing_reg", 2)])
-def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, method: str, trained: int) -> None:
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.penalty])
+def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, method: str) -> None:
     several = dataclasses.replace(plan, methods=(method,), ratios=(0.3, 0.5), recovers=("none",), steps=None)
     steps: list[int] = []
     sweep(several, tmp_path / "together", command="", report=lambda *told: steps.append(told[0]))
-    assert steps == [1, 2, 3] * trained  # growing_reg presses other channels at another ratio
+    # A method that ranks first presses other channels at another ratio.
+    assert steps == [1, 2, 3] * (2 if METHODS[method].ranks_first else 1)
     sweep(dataclasses.replace(several, ratios=(0.5,)), tmp_path / "alone", command="")
     shared, record = made(tmp_path / "together", f"{method}-0.5")
     own, alone = made(tmp_path / "alone", f"{method}-0.5")
@@ -122,6 +124,25 @@ def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, meth
     state = own.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
     assert not list((tmp_path / "together" / "backbones").glob("*.state*"))
+
+
+def test_a_killed_shared_phase_goes_on_at_any_ratio(plan: SweepPlan, tmp_path: Path) -> None:
+    plan = dataclasses.replace(plan, methods=("group_norm",), ratios=(0.3, 0.5), recovers=("none",), steps=None)
+
+    def killed(step: int, loss: float, held_out: float | None) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan, tmp_path, command="", report=killed)
+    other = dataclasses.replace(plan, methods=("batch_norm",))
+    assert sweep(other, tmp_path, command="").failed == 0  # another plan in this folder leaves the state alone
+    (state,) = (tmp_path / "backbones").glob("*.state")
+    steps: list[int] = []
+    again = dataclasses.replace(plan, ratios=(0.5,))
+    assert sweep(again, tmp_path, command="", report=lambda *told: steps.append(told[0])).failed == 0
+    assert steps == [3]
+    assert not state.exists()
 
 
 def test_a_killed_recovery_goes_on(plan: SweepPlan, tmp_path: Path, phases: list[int]) -> None:

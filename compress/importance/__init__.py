@@ -34,10 +34,10 @@ class Method:
         reads: what the evidence must hold: `weights` alone, `activations`, or `gradients`; the latter
             two are gathered over images.
         penalty: `penalty(groups, removals)` makes the term of the sparse phase from the groups in the network
-            that is trained and the channels of each that are to go.
+            that is trained and, if the method `ranks_first`, the channels of each that are to go.
         ranks_first: the ranking from before the sparse phase decides, since that phase presses down the very channels
-            that are to go. Otherwise the penalty reads no removals, one phase serves every ratio, and the channels are
-            ranked again after it.
+            that are to go. Otherwise the penalty is told of no removals, one phase serves every ratio, and the
+            channels are ranked again after it.
     """
 
     score: Callable[[ChannelGroup, Evidence], Tensor]

@@ -26,7 +26,8 @@ from compress.progress import Track, quiet
 BATCH = 8
 """Images at work at a time, over all threads: the memory."""
 PASS = 4
-"""Images that go through the network together on a CPU; the same for any number of threads, and so is the result."""
+"""Images that go through the network together on a CPU, however many threads there are: while each pass has one thread,
+the result is the same bit for bit, and to rounding otherwise."""
 
 Read = Callable[[str, Tensor], None]
 """Told the name of a place and what is read there, as (N, H, W, C)."""

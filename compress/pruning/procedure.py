@@ -97,8 +97,8 @@ def prune(
         if penalty is None or images is None:
             return ranking
         trained += 1
-        chosen = ranking.removals(now, full=full or None)
-        removals = [chosen[group.root] for group in ranking.groups]
+        chosen = ranking.removals(now, full=full or None)  # refuses a ratio that empties a layer
+        removals = [chosen[group.root] if criterion.ranks_first else [] for group in ranking.groups]
         pressed = f"{now} " if criterion.ranks_first else ""  # which channels the penalty is on
         place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
         sparse = train_sparse(
