@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,36 +20,51 @@ from compress.quantization.affine import Range
 from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, UNIT, in_one_step, over_pixels
 from compress.quantization.qdq import rounded
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture(scope="module")
 def spec() -> BackboneSpec:
     return compress.create_backbone("resnet18", weights="none").spec
 
 
-def network(*, first: str = "Conv", pad: bool = False, readers: int = 1) -> onnx.ModelProto:
-    """A convolution that pads, perhaps behind a Pad, a ReLU or with a second reader of the input."""
-    weights = {"w": RNG.normal(size=(4, 3, 3, 3)), "b": RNG.normal(size=4)}
-    nodes = []
+def network(
+    *,
+    first: str = "Conv",
+    pad: str | None = None,
+    readers: int = 1,
+    weights: str = "w",
+    bias: tuple[str, ...] = ("b",),
+    groups: int = 1,
+) -> onnx.ModelProto:
+    """A convolution that pads, perhaps behind a Pad, a ReLU or with a second reader of the input.
+
+    `pad` ("" for none that is named), `weights` and `bias` are names of the values below, which are initializers;
+    with `computed_` before it a value is the output of a node.
+    """
+    rng = np.random.default_rng(0)
+    values = {"w": rng.normal(size=(4, 3, 3, 3)), "grouped": rng.normal(size=(3, 1, 3, 3)), "b": rng.normal(size=4)}
+    values |= {"zero": np.zeros(()), "one": np.ones(())}
+    computed = [name for name in values if f"computed_{name}" in (weights, pad, *bias)]
+    nodes = [helper.make_node("Identity", [name], [f"computed_{name}"], f"computing_{name}") for name in computed]
     source = "images"
-    if pad:
-        nodes.append(helper.make_node("Pad", [source, "sides"], ["padded"], "stem/pad"))
+    if pad is not None:
+        nodes.append(helper.make_node("Pad", [source, "sides", pad], ["padded"], "stem/pad"))
         source = "padded"
     if first != "Conv":
         nodes.append(helper.make_node(first, [source], ["first"], "first"))
         source = "first"
     nodes += [
-        helper.make_node("Conv", [source, "w", "b"], [f"map{number}"], f"conv{number}", pads=[1, 2, 0, 1])
+        helper.make_node(
+            "Conv", [source, weights, *bias], [f"map{number}"], f"conv{number}", pads=[1, 2, 0, 1], group=groups
+        )
         for number in range(readers)
     ]
-    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
     constants.append(numpy_helper.from_array(np.array([0, 0, 1, 0, 0, 0, 1, 2]), "sides"))
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 12, 12])],
-        [helper.make_tensor_value_info(f"map{number}", TensorProto.FLOAT, None) for number in range(readers)],
+        [helper.make_tensor_value_info(f"map{number}", TensorProto.FLOAT, list("NCHW")) for number in range(readers)],
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -59,15 +75,19 @@ def normalised(spec: BackboneSpec, levels: np.ndarray) -> np.ndarray:
     return ((levels / 255 - mean) / std).astype(np.float32)
 
 
-@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("bias", [("b",), (), ("",)])
+@pytest.mark.parametrize("pad", [None, "", "zero"])
 @pytest.mark.parametrize("normalisation", [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)])
 def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
-    spec: BackboneSpec, pad: bool, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    spec: BackboneSpec,
+    pad: str | None,
+    bias: tuple[str, ...],
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> None:
     mean, std = normalisation
     own = dataclasses.replace(spec, mean=mean, std=std)
-    model = network(pad=pad)
-    levels = RNG.permutation(np.arange(432) % 256).reshape(1, 3, 12, 12)
+    model = network(pad=pad, bias=bias)
+    levels = np.random.default_rng(1).permutation(np.arange(432) % 256).reshape(1, 3, 12, 12)
     images = normalised(own, levels)
     changed = over_pixels(model, own)
     before, after = (open_model(each.SerializeToString())(images)[0] for each in (model, changed))
@@ -79,13 +99,33 @@ def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
             node for node in each.graph.node if node.op_type == "QuantizeLinear" and PIXELS in str(node.output[0])
         ]
         (seen,) = open_model(watching(each, [first.output[0]]).SerializeToString())(images)
-        inside = seen[:, :, 2:-1, 2:-3] if pad else seen[:, :, 1:, 2:-1]
+        inside = seen[:, :, 1:, 2:-1] if pad is None else seen[:, :, 2:-1, 2:-3]
         assert np.array_equal(inside, levels), "the rounded input is the image"
     assert (in_one_step(int8, own) == int8) == (mean == (0.5,) * 3), "127.5 would be rounded up or down by chance"
 
 
-@pytest.mark.parametrize("model", [network(first="Relu"), network(readers=2)])
-def test_a_network_that_begins_otherwise_is_left_alone(spec: BackboneSpec, model: onnx.ModelProto) -> None:
+@pytest.mark.parametrize(
+    "begins",
+    [
+        {"first": "Relu"},
+        {"readers": 2},
+        {"weights": "grouped", "bias": (), "groups": 3},
+        {"pad": "one"},
+        {"pad": "computed_zero"},
+        {"weights": "computed_w"},
+        {"bias": ("computed_b",)},
+    ],
+)
+def test_a_network_that_begins_otherwise_is_left_alone(spec: BackboneSpec, begins: dict[str, Any]) -> None:
+    model = network(**begins)
+    onnx.checker.check_model(model)
+    assert over_pixels(model, spec) == model
+
+
+@pytest.mark.parametrize("shared", ["w", "b"])
+def test_weights_that_another_node_reads_are_left_to_it(spec: BackboneSpec, shared: str) -> None:
+    model = network()
+    model.graph.node.append(helper.make_node("Identity", [shared], ["also"], "reader"))
     assert over_pixels(model, spec) == model
 
 
@@ -106,7 +146,7 @@ def int8(backbone: compress.Backbone, images: list[Tensor]) -> compress.OnnxBack
 
 
 def test_what_an_int8_network_reads_is_the_image(int8: compress.OnnxBackbone) -> None:
-    levels = RNG.integers(0, 256, (2, 3, 224, 224))
+    levels = np.random.default_rng(2).integers(0, 256, (2, 3, 224, 224))
     (pad,) = [node for node in int8.model.graph.node if "images" in node.input]
     (first,) = [node for node in int8.model.graph.node if pad.output[0] in node.input]
     assert (pad.op_type, first.op_type) == ("Pad", "QuantizeLinear")
@@ -127,5 +167,5 @@ def test_a_first_layer_in_float_is_still_right(backbone: compress.Backbone, imag
 def test_openvino_runs_it_alike(int8: compress.OnnxBackbone) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     other = compress.OnnxBackbone(int8.model, int8.header, runtime="openvino")
-    x = torch.from_numpy(normalised(int8.spec, RNG.integers(0, 256, (2, 3, 224, 224))))
+    x = torch.from_numpy(normalised(int8.spec, np.random.default_rng(3).integers(0, 256, (2, 3, 224, 224))))
     assert relative_error(int8(x)[0].numpy(), other(x)[0].numpy()) < 0.05

@@ -2,7 +2,7 @@
 
 A normalised image x = (v / 255 - mean) / std, v = 0, 1, ... 255, has no more levels than uint8. But its channels differ
 in mean and deviation: with one scale for the tensor its levels are not the pixels', and rounding errs by up to half a
-grey level. On a surface whose contrast is a few grey levels that is a large part of all that int8 changes.
+grey level, on surfaces whose whole contrast may be a few of them.
 So the first convolution reads pixels p = std x + mean in [0, 1] with the step 1 / 255, and its weights normalise:
 
     sum_c w_c x_c + b = sum_c (w_c / std_c) p_c + b - sum_c w_c mean_c / std_c.
@@ -36,7 +36,8 @@ FLOAT_NODES = (f"{PIXELS}/pad", f"{PIXELS}/scale", f"{PIXELS}/shift")
 def over_pixels(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
     """A copy of `model` that computes the same by way of the value `pixels`, which `FLOAT_NODES` make.
 
-    Just a copy where the input, or the input padded with zeros, is not read by one convolution alone.
+    Just a copy where the input, or the input padded with zeros, is not read by one convolution alone, or where that
+    convolution has groups, or weights or a bias that are computed or that other nodes read too.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
@@ -49,12 +50,15 @@ def over_pixels(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
         reader = _only_reader(copied.graph, source)
     if reader is None or reader.op_type != "Conv" or _attribute(reader, "group", [1]) != [1]:
         return copied
+    own = [name for name in reader.input[1:] if name]  # the weights and, where there is one, the bias
+    if any(name not in arrays or len(_readers(copied.graph, name)) > 1 for name in own):
+        return copied
     mean, std = (np.reshape(np.asarray(values, np.float64), (1, 3, 1, 1)) for values in (spec.mean, spec.std))
     weights = arrays[reader.input[1]] / std
     bias = -(weights * mean).sum(axis=(1, 2, 3))
-    if len(reader.input) > 2:
-        bias += arrays[reader.input[2]]
-        copied.graph.initializer.remove(tensors[reader.input[2]])
+    for name in own[1:]:
+        bias += arrays[name]
+        copied.graph.initializer.remove(tensors[name])
     tensors[reader.input[1]].CopyFrom(numpy_helper.from_array(weights.astype(np.float32), reader.input[1]))
     top, left, bottom, right = _attribute(reader, "pads", [0] * 4)
     kept = [each for each in reader.attribute if each.name != "pads"]
@@ -110,15 +114,20 @@ def in_one_step(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
     return copied
 
 
+def _readers(graph: onnx.GraphProto, value: str) -> list[NodeProto]:
+    return [node for node in graph.node if value in node.input]
+
+
 def _only_reader(graph: onnx.GraphProto, value: str) -> NodeProto | None:
-    readers = [node for node in graph.node if value in node.input]
+    readers = _readers(graph, value)
     return readers[0] if len(readers) == 1 and readers[0].input[0] == value else None
 
 
 def _pads_with_zeros(node: NodeProto, arrays: Mapping[str, NDArray[Any]]) -> bool:
-    value = arrays.get(node.input[2], np.zeros(1)) if len(node.input) > 2 and node.input[2] else np.zeros(1)
-    modes = [each.s for each in node.attribute if each.name == "mode"]
-    return node.op_type == "Pad" and modes in ([], [b"constant"]) and not value.any()
+    if node.op_type != "Pad" or any(each.name == "mode" and each.s != b"constant" for each in node.attribute):
+        return False
+    constant = node.input[2] if len(node.input) > 2 else ""
+    return not constant or (constant in arrays and not arrays[constant].any())
 
 
 def _attribute(node: NodeProto, name: str, default: list[int]) -> list[int]:
