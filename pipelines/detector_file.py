@@ -35,12 +35,39 @@ from anomaly.threshold import Threshold
 from compress import Backbone, CompressError, OnnxBackbone, load_onnx
 from compress.artifact import UNREADABLE
 from compress.files import atomic_write, require_file
-from pipelines.score_difference import ScoreDifference
 from prunecore_runtime.images import RESIZE
 
 FORMAT = "prunecore-detector/1"
 DESCRIPTION, BANK, IMAGES = "detector.json", "bank.safetensors", "images.safetensors"
 BACKBONES = ("backbone.safetensors", "backbone.onnx")
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """Int8 against float, both fitted and judged on one validation split: good images, and some with painted defects.
+
+    Attributes:
+        good, defective: how many images were scored.
+        mean, largest: of |int8 score - float score|, as a share of the range of the float scores.
+        rank_correlation: Spearman's, of all images' scores; 1 is one order.
+        changed: painted images that one detector takes for defective and the other does not, each by a threshold of its
+            own that is set on the good images.
+    """
+
+    good: int
+    defective: int
+    mean: float
+    largest: float
+    rank_correlation: float
+    changed: int
+
+    def told(self) -> str:
+        """In one sentence."""
+        return (
+            f"int8 against float, on {self.good} good and {self.defective} painted images: scores differ by "
+            f"{self.mean:.1%} of their range, {self.largest:.1%} at most; rank correlation "
+            f"{self.rank_correlation:.4f}; {self.changed} of {self.defective} painted defects change sides"
+        )
 
 
 @dataclass(frozen=True)
@@ -186,13 +213,14 @@ def _check(bank: Tensor, images: Tensor, dimensions: int) -> None:
 
 
 def _parse(described: dict[str, Any]) -> Description:
-    fields = {field.name: described[field.name] for field in dataclasses.fields(Description) if field.name in described}
-    difference = described.get("int8_difference")  # which earlier versions did not measure
+    described = {"int8_difference": None, **described}  # which earlier versions did not measure
+    fields = {field.name: described[field.name] for field in dataclasses.fields(Description)}
     given = described["threshold"]
     value, quantile, attained = (float(given[name]) for name in ("value", "quantile", "attained"))
     _require(0 < value < float("inf"), f"threshold {value} is not above 0")
     fields["threshold"] = Threshold(value, quantile, attained, int(given["images"]))
-    fields["int8_difference"] = difference and ScoreDifference(**difference)
+    difference = described["int8_difference"]
+    fields["int8_difference"] = None if difference is None else ScoreDifference(**difference)
     return Description(**fields)
 
 

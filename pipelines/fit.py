@@ -57,7 +57,8 @@ def fit_detector(
             differ (see `pipelines.score_difference`).
 
     Raises:
-        CompressError: `backbone` was not made from it, or there are fewer than 24 images to compare them on.
+        CompressError: `backbone` is not int8 or was not made from `original`, or there are fewer than 24 images to
+            compare them on.
         AnomalyError: fewer than 2 images, a damaged one, or settings that make no bank.
     """
     check_quantile(settings.quantile)
@@ -68,7 +69,7 @@ def fit_detector(
         index="exact",  # the file and its exports need the vectors themselves
     )
     difference = None
-    if original is not None and isinstance(backbone, OnnxBackbone):
+    if original is not None:
         difference = score_difference(original, backbone, category, how, settings.quantile, track=track)
     detector = how.detector(backbone)
     patches = detector.training_patches(category.train, track=track)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,41 +13,15 @@ from anomaly.threshold import threshold_of
 from compress import Backbone, OnnxBackbone
 from compress.artifact import digest_of_tensors
 from compress.errors import CompressError
+from pipelines.detector_file import ScoreDifference
 from pipelines.evaluate import DetectorSettings
+from pipelines.models import precision_of
 from pipelines.validation import validation_scores, validation_split
-
-
-@dataclass(frozen=True)
-class ScoreDifference:
-    """Int8 against float, both fitted and judged on one validation split: good images, and some with painted defects.
-
-    Attributes:
-        good, defective: how many images were scored.
-        mean, largest: of |int8 score - float score|, as a share of the range of the float scores.
-        rank_correlation: Spearman's, of all images' scores; 1 is one order.
-        changed: images on the other side of the threshold. Each detector has a threshold of its own, set on the good
-            images.
-    """
-
-    good: int
-    defective: int
-    mean: float
-    largest: float
-    rank_correlation: float
-    changed: int
-
-    def told(self) -> str:
-        """In one sentence."""
-        return (
-            f"int8 against float, on {self.good} good and {self.defective} painted images: scores differ by "
-            f"{self.mean:.1%} of their range, {self.largest:.1%} at most; rank correlation "
-            f"{self.rank_correlation:.4f}; {self.changed} of {self.good + self.defective} decisions change"
-        )
 
 
 def score_difference(
     original: Backbone,
-    int8: OnnxBackbone,
+    int8: Backbone | OnnxBackbone,
     category: Category,
     settings: DetectorSettings,
     quantile: float,
@@ -65,7 +37,7 @@ def score_difference(
         quantile: of the threshold, in (0, 1).
 
     Raises:
-        CompressError: `int8` was not made from `original`, or fewer than 24 training images.
+        CompressError: what `require_origin` refuses, fewer than 24 training images, or scores that are all equal.
         AnomalyError: a damaged image, or settings that make no bank.
     """
     require_origin(int8, original)
@@ -79,10 +51,21 @@ def score_difference(
 def compared(
     float_scores: NDArray[np.float32], int8_scores: NDArray[np.float32], good: int, quantile: float
 ) -> ScoreDifference:
-    """The difference of two detectors' scores (N,) of the same images, of which the first `good` are good."""
+    """The difference of two detectors' scores (N,) of the same images, of which the first `good` are good.
+
+    Raises:
+        CompressError: one detector gives all images one score.
+    """
+    for name, scores in (("float", float_scores), ("int8", int8_scores)):
+        if not np.ptp(scores) > 0:
+            raise CompressError(
+                f"the {name} scores of {len(scores)} good and painted images are all {scores[0]:g}, which leaves "
+                "nothing to compare: give images that differ, or fit without the float network"
+            )
     off = np.abs(int8_scores - float_scores) / np.ptp(float_scores)
     decisions = [
-        scores > threshold_of(torch.from_numpy(scores[:good]), quantile).value for scores in (float_scores, int8_scores)
+        scores[good:] > threshold_of(torch.from_numpy(scores[:good]), quantile).value
+        for scores in (float_scores, int8_scores)
     ]
     return ScoreDifference(
         good=good,
@@ -94,8 +77,13 @@ def compared(
     )
 
 
-def require_origin(int8: OnnxBackbone, original: Backbone) -> None:
-    """Raises CompressError where `int8` was not made from `original`."""
+def require_origin(int8: Backbone | OnnxBackbone, original: Backbone) -> None:
+    """Raises CompressError where `int8` is not int8, or was not made from `original`."""
+    if not isinstance(int8, OnnxBackbone) or int8.precision != "int8":
+        raise CompressError(
+            f"this {int8.spec.arch} is {precision_of(int8)}, and only an int8 one is compared with the float network "
+            "that it was made from: leave that one (--float) out"
+        )
     recorded = (int8.header.quantization or {}).get("float_tensors")
     # Files of earlier versions record the description of the network alone.
     if int8.spec != original.spec or recorded not in (None, digest_of_tensors(original)):

@@ -66,7 +66,20 @@ def test_the_difference_by_hand() -> None:
     assert found.rank_correlation == pytest.approx(1 - 6 * 2 / (5 * 24))  # 3 and 4 have changed places
     shifted = compared(float_scores, np.array([1.0, 4.0, 3.0, 5.0, 9.0], np.float32), 2, 0.5)
     assert shifted.changed == 1, "3 lies below the new threshold of 4"
-    assert "7.5% of their range, 27.5% at most; rank correlation 0.9000; 0 of 5 decisions change" in found.told()
+    crossed = compared(float_scores, np.array([2.4, 1.0, 3.0, 5.0, 9.0], np.float32), 2, 0.3)
+    assert crossed.changed == 0, "the good images have changed sides, and are not counted"
+    assert (
+        "7.5% of their range, 27.5% at most; rank correlation 0.9000; 0 of 3 painted defects change sides"
+        in found.told()
+    )
+
+
+@pytest.mark.parametrize("constant", ["float", "int8"])
+def test_scores_that_are_all_equal_are_refused(constant: str) -> None:
+    scores = {"float": np.array([1.0, 2.0, 3.0], np.float32), "int8": np.array([1.0, 2.0, 3.0], np.float32)}
+    scores[constant] = np.full(3, 2, np.float32)
+    with pytest.raises(CompressError, match=f"the {constant} scores of 3 good and painted images are all 2.*: give"):
+        compared(scores["float"], scores["int8"], 2, 0.5)
 
 
 def test_a_network_against_itself_differs_by_nothing(folder: Path, surface: Category) -> None:
@@ -101,7 +114,7 @@ def test_what_int8_changes_is_told_and_goes_along_to_the_exported_file(folder: P
     assert "how int8 changes the scores is not known: --float" in " ".join(plain.stderr.split())
     assert load_detector(file).description.int8_difference is None
     bare = run("export", file, "-o", exported)
-    assert "was not compared with float: compress fit --float NETWORK does" in " ".join(bare.stderr.split())
+    assert "was not compared with float: compress fit --float FILE does" in " ".join(bare.stderr.split())
 
     fitted = run(*asked, "--float", folder / "net.safetensors")
     assert fitted.exit_code == 0, fitted.output
@@ -120,18 +133,45 @@ def test_what_int8_changes_is_told_and_goes_along_to_the_exported_file(folder: P
     assert 1e-4 < metadata["parity"]["score"] < metadata["parity"]["tolerance"] == 0.05
 
 
-def test_float_without_int8_and_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
-    asked = ("fit", "--dataset", folder / "data", "-o", tmp_path / "x.detector", "--float", folder / "b.safetensors")
-    idle = run(*asked, "--backbone", folder / "net.safetensors")
-    assert idle.exit_code == 2
-    assert "--float has no effect" in idle.stderr
-    other = run(*asked, "--backbone", folder / "net.onnx")
-    assert other.exit_code == 2
-    assert "is not the network" in " ".join(other.stderr.split())
+@pytest.mark.parametrize(
+    ("backbone", "original", "message"),
+    [
+        ("net.safetensors", "b.safetensors", "this resnet18 is fp32, and only an int8 one is compared"),
+        ("net.onnx", "b.safetensors", "is not the network"),
+        ("net.onnx", "net.onnx", "is no artifact: give the .safetensors that compress quantize read"),
+    ],
+)
+def test_float_without_int8_and_another_network_are_refused(
+    folder: Path, tmp_path: Path, backbone: str, original: str, message: str
+) -> None:
+    asked = ("fit", "--dataset", folder / "data", "-o", tmp_path / "x.detector")
+    refused = run(*asked, "--backbone", folder / backbone, "--float", folder / original)
+    assert refused.exit_code == 2
+    assert message in " ".join(refused.stderr.split())
+    assert not (tmp_path / "x.detector").exists()
+
+
+def test_an_architecture_is_no_float_network(folder: Path, tmp_path: Path) -> None:
+    asked = ("fit", "--dataset", folder / "data", "-o", tmp_path / "x.detector", "--backbone", folder / "net.onnx")
+    refused = run(*asked, "--float", "resnet18")
+    assert refused.exit_code == 2
+    assert "compress prune --ratio 0 makes one" in " ".join(refused.stderr.split())
+    made = run("prune", "--arch", "resnet18", "--weights", "none", "--ratio", 0, "-o", tmp_path / "dense.safetensors")
+    assert made.exit_code == 0, made.output
+    assert compress.load_backbone(tmp_path / "dense.safetensors").spec.arch == "resnet18"
+
+
+def test_a_float_onnx_network_is_not_compared_as_if_it_were_int8(
+    folder: Path, tmp_path: Path, surface: Category
+) -> None:
+    original = compress.load_backbone(folder / "net.safetensors")
+    compress.export_onnx(original, tmp_path / "float.onnx")
+    for backbone in (original, compress.load_onnx(tmp_path / "float.onnx")):
+        with pytest.raises(CompressError, match="this resnet18 is fp32, and only an int8 one"):
+            fit_detector(backbone, surface, FitSettings(bank_size=20), command="", original=original)
 
 
 def test_a_detector_of_an_earlier_version_knows_no_difference(folder: Path, tmp_path: Path, surface: Category) -> None:
-
     int8 = compress.load_onnx(folder / "net.onnx")
     assert isinstance(int8, OnnxBackbone)
     save_detector(fit_detector(int8, surface, FitSettings(bank_size=20), command=""), tmp_path / "new.detector")

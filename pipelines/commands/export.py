@@ -43,5 +43,5 @@ def export(
     if difference := fitted.description.int8_difference:
         print_line(difference.told())
     elif precision_of(fitted.backbone) == "int8":
-        note(f"{detector} has an int8 backbone, and was not compared with float: compress fit --float NETWORK does")
+        note(f"{detector} has an int8 backbone, and was not compared with float: compress fit --float FILE does")
     print_line(f"wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")

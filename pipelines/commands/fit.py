@@ -18,10 +18,10 @@ def fit(
     dataset: Dataset = "generated",
     category: Annotated[str | None, typer.Option(help="The category; needed where the dataset has several.")] = None,
     original: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
             "--float",
-            help="The network that an int8 --backbone was made from: tells how the scores differ from float ones.",
+            help="The artifact that an int8 --backbone was made from: tells how the scores differ from float ones.",
         ),
     ] = None,
     weights: Weights = "auto",
@@ -42,21 +42,24 @@ def fit(
 
     compress fit --backbone slim-int8.onnx --float slim.safetensors --dataset bottles/ -o bottle.detector
     """
-    from compress import CompressError, OnnxBackbone
+    from compress import CompressError, load_backbone
     from compress.files import require_writable
     from pipelines.data import open_categories
     from pipelines.detector_file import save_detector
     from pipelines.fit import FitSettings, fit_detector
-    from pipelines.models import open_model, open_torch_model, precision_of
+    from pipelines.models import open_model, precision_of
     from pipelines.score_difference import require_origin
 
     file = require_writable(output)
     network = open_model(backbone, weights=weights, taps=listed(taps), seed=seed)
     float_network = None
     if original is not None:
-        if not isinstance(network, OnnxBackbone) or precision_of(network) != "int8":
-            raise CompressError(f"--float has no effect, {backbone} is not int8: drop it")
-        float_network = open_torch_model(original, taps=network.spec.taps)
+        if original.suffix != ".safetensors":
+            raise CompressError(
+                f"--float {original} is no artifact: give the .safetensors that compress quantize read; of an "
+                "architecture compress prune --ratio 0 makes one to quantize"
+            )
+        float_network = load_backbone(original)
         require_origin(network, float_network)
     settings = FitSettings(coreset, bank_size, seed, quantile)
     with ProgressBars() as bars:
@@ -76,5 +79,7 @@ def fit(
     if difference := detector.description.int8_difference:
         print_line(difference.told())
     elif precision_of(network) == "int8":
-        note(f"how int8 changes the scores is not known: --float NETWORK, the one that {backbone} was made from, tells")
+        note(
+            f"how int8 changes the scores is not known: --float FILE tells, the artifact behind {backbone}"
+        )
     print_line(f"wrote {file}")
