@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import CompressError
-from prunecore_runtime.regular_file import other_than_a_file
+from prunecore_runtime.regular_file import why_no_file
 
 
 def require_file(path: str | os.PathLike[str]) -> Path:
@@ -21,13 +21,13 @@ def require_file(path: str | os.PathLike[str]) -> Path:
     """
     file = Path(path)
     try:
-        other = other_than_a_file(file)
+        complaint = why_no_file(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CompressError(f"no such file: {file}") from error
     except (OSError, ValueError) as error:  # no permission, a name that is too long or holds a null character
         raise CompressError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
-    if other:
-        raise CompressError(f"no such file: {file} is {other}; name a file")
+    if complaint:
+        raise CompressError(complaint)
     return file
 
 

@@ -155,8 +155,6 @@ def _from_file(file: Path) -> Fetched:
         raise CompressError(
             f"unknown weights {str(file)!r}: use auto, imagenet, offline, none or a .safetensors / .pth file"
         )
-    if not file.exists():
-        raise CompressError(f"weights file {file} does not exist")
     require_file(file)
     return Fetched(file.name, _read_tensors(file), sha256_of_file(file))
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from prunecore_runtime.errors import DetectorError
 from prunecore_runtime.images import read_image, resized
-from prunecore_runtime.regular_file import other_than_a_file
+from prunecore_runtime.regular_file import why_no_file
 from prunecore_runtime.seal import is_whole
 from prunecore_runtime.self_containment import names_other_files
 
@@ -120,8 +120,8 @@ class Detector:
 
 def _read(file: Path) -> bytes:
     try:
-        if other := other_than_a_file(file):
-            raise DetectorError(f"{file} is {other}: name the file that compress export made")
+        if complaint := why_no_file(file):
+            raise DetectorError(complaint)
         content = file.read_bytes()
     except FileNotFoundError as error:
         raise DetectorError(f"no such file: {file}") from error

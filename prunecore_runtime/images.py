@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from prunecore_runtime.errors import ImageError
-from prunecore_runtime.regular_file import other_than_a_file
+from prunecore_runtime.regular_file import why_no_file
 
 RESIZE = 256
 CROP = 224
@@ -54,8 +54,8 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
             MAX_PIXELS.
     """
     try:
-        if other := other_than_a_file(file):
-            raise ImageError(f"image {file} is {other}: name a file")
+        if complaint := why_no_file(file):
+            raise ImageError(f"image {complaint}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
             image = Image.open(file)

@@ -17,11 +17,15 @@ _OTHERS = {
 }
 
 
-def other_than_a_file(path: Path) -> str | None:
-    """What is there in the place of a regular file, such as `a pipe`; None for a regular file. Links are followed.
+def why_no_file(path: Path) -> str | None:
+    """What to say of a path that is no regular file, such as `a.png is a pipe: name a file`; None where it is one.
+
+    Links are followed.
 
     Raises:
         OSError: nothing is there, or it may not be looked up.
     """
     mode = path.stat().st_mode
-    return None if stat.S_ISREG(mode) else _OTHERS.get(stat.S_IFMT(mode), "no regular file")
+    if stat.S_ISREG(mode):
+        return None
+    return f"{path} is {_OTHERS.get(stat.S_IFMT(mode), 'no regular file')}: name a file"

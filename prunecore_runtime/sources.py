@@ -12,7 +12,7 @@ from PIL import Image
 
 from prunecore_runtime.errors import DetectorError, ImageError
 from prunecore_runtime.images import SUFFIXES, read_image
-from prunecore_runtime.regular_file import other_than_a_file
+from prunecore_runtime.regular_file import why_no_file
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
@@ -83,8 +83,8 @@ def _read(source: Path | int) -> Iterator[Picture]:
 def _frames(source: Path | int) -> Iterator[Picture]:
     cv2 = _opencv()
     what = f"camera {source}" if isinstance(source, int) else f"video {source}"
-    if isinstance(source, Path) and source.exists() and (other := other_than_a_file(source)):
-        yield Picture(what, ImageError(f"{what} is {other}: name a file"))
+    if isinstance(source, Path) and source.exists() and (complaint := why_no_file(source)):
+        yield Picture(what, ImageError(f"video {complaint}"))
         return
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:

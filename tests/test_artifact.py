@@ -176,7 +176,7 @@ def test_a_pipe_is_no_place_for_an_artifact(slim: compress.Backbone, tmp_path: P
 def test_a_pipe_is_no_model_and_nobody_waits_for_it(read: Callable[[str], object], tmp_path: Path) -> None:
     pipe = tmp_path / "model.safetensors"
     os.mkfifo(pipe)
-    with pytest.raises(CompressError, match=r"no such file: .*model\.safetensors is a pipe; name a file"):
+    with pytest.raises(CompressError, match=r"^(?!no such file).*model\.safetensors is a pipe: name a file"):
         read(str(pipe))
 
 
@@ -198,9 +198,11 @@ def test_a_newer_format_says_upgrade(file: Path) -> None:
         compress.load_backbone(file)
 
 
-@pytest.mark.parametrize("name", ["missing.safetensors", "."])
-def test_no_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CompressError, match="no such file"):
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing.safetensors", "no such file"), (".", "is a folder: name a file")]
+)
+def test_no_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(CompressError, match=message):
         compress.load_backbone(tmp_path / name)
 
 

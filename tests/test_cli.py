@@ -198,7 +198,7 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
         ("it is a folder", (*prune, "--ratio", 0.5, "-o", "empty")),
         ("no stage 'features.77'", (*prune, "--ratio", 0.5, "--taps", "features.77")),
         ("holds no pretrained weights", ("prune", "--arch", "wide_resnet50_2", "--ratio", 0.5)),
-        ("weights file no.pth does not exist", ("prune", "--ratio", 0.5, "--weights", "no.pth")),
+        ("no such file: no.pth", ("prune", "--ratio", 0.5, "--weights", "no.pth")),
         ("no folder of that name", (*evaluate, "--dataset", "nowhere")),
         ("in no known layout", (*evaluate, "--dataset", "empty")),
         ("no category 'screws'", (*evaluate, "--dataset", tiny_dataset, "--category", "screws")),

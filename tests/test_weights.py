@@ -102,7 +102,8 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("nowhere.safetensors", "does not exist"),
+        ("nowhere.safetensors", "no such file: nowhere.safetensors"),
+        (f"{'x' * 300}.safetensors", "cannot read x.*File name too long"),
         ("imagnet", "use auto, imagenet"),
         ("offline", "efficientnet_lite0 alone"),
     ],

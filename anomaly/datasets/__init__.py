@@ -15,7 +15,7 @@ from anomaly.datasets.mvtec import is_mvtec, read_mvtec
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
 from anomaly.samples import Category
-from prunecore_runtime.regular_file import other_than_a_file
+from prunecore_runtime.regular_file import why_no_file
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def fingerprint(category: Category) -> str:
         for sample in samples:
             for file in filter(None, (sample.image, sample.mask)):
                 try:
-                    if other := other_than_a_file(file):
-                        raise AnomalyError(f"{file} is {other}: name a file")
+                    if complaint := why_no_file(file):
+                        raise AnomalyError(complaint)
                     content = file.read_bytes()
                 except OSError as error:
                     raise AnomalyError(f"cannot read {file}: {error.strerror}") from error
