@@ -27,7 +27,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from anomaly.progress import quiet
 from compress import Backbone, Calibration, OnnxBackbone
 from compress.export.parity import relative_error
 from compress.export.views import normalised_views
+from compress.quantization.procedure import CHECKED, places
 from pipelines import machine
 from pipelines.data import open_categories
 from pipelines.evaluate import DetectorSettings
@@ -45,7 +45,6 @@ from pipelines.models import open_torch_model
 from pipelines.validation import ValidationAuroc, ValidationSplit, validation_auroc, validation_split
 
 HELD_OUT = 16  # images that the errors are measured on
-CHECKED = 8  # that `quantize` takes for its own check
 GOOD = "its good images"
 
 
@@ -69,12 +68,8 @@ def calibration_of(name: str, count: int) -> Calibration:
 
 def parted(images: Sequence[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
     """Images to quantize with, and others to measure on, both spread evenly."""
-    chosen = np.linspace(0, len(images) - 1, min(count + CHECKED + HELD_OUT, len(images))).round().astype(int)
-    held = set(np.linspace(0, len(chosen) - 1, HELD_OUT).round().astype(int).tolist())
-    return (
-        [images[int(place)] for number, place in enumerate(chosen) if number not in held],
-        [images[int(chosen[number])] for number in sorted(held)],
-    )
+    used, held = places(len(images), count + CHECKED, HELD_OUT)
+    return [images[place] for place in used], [images[place] for place in held]
 
 
 def errors(backbone: Backbone, int8: OnnxBackbone, views: Tensor) -> list[float]:

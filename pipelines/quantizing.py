@@ -36,13 +36,13 @@ class Quantizing:
     backend: str
 
     def check(self) -> None:
-        """Refuse, before any work, too few images and a backend that is not here.
+        """Refuse, before any work, too few images, a backend that is not here, and a calibration that it does not read.
 
         Raises:
             CompressError: see above.
         """
         check_images(self.images)
-        check_backend(self.backend)
+        check_backend(self.backend, self.calibration)
 
     def quantize(self, backbone: Backbone, *, track: Track = quiet) -> OnnxBackbone:
         """See `compress.quantize`."""
@@ -51,9 +51,7 @@ class Quantizing:
     def asked(self) -> dict[str, Any]:
         """All that the result depends on besides the float backbone, as JSON values."""
         calibration = dataclasses.asdict(self.calibration)
-        if self.backend == "openvino":  # NNCF chooses the ranges in its own way
-            del calibration["method"], calibration["percentile"]
-        elif self.calibration.method != "percentile":  # which then is not read
+        if self.calibration.method != "percentile":  # which then is not read
             del calibration["percentile"]
         return {
             **calibration,

@@ -162,12 +162,12 @@ class SweepPlan:
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise unknown("precision", name, PRECISIONS, "give one or both")
-        if self.backend == "openvino" and self._calibration != Calibration(count=self.calibration_count):
-            raise CompressError("with backend openvino NNCF chooses the ranges: leave calibration and percentile out")
-        check_backend(self.backend)
+        check_backend(self.backend, self._calibration)
         own = self._calibration != Calibration() or self.backend != "onnxruntime" or bool(self.calibration_images)
         if INT8 in self.precisions and not (self.calibration_images or self.images) and self.labelled is None:
-            raise CompressError("int8 is calibrated on images: name a folder of them with --images DIR")
+            raise CompressError(
+                "int8 is calibrated on images: name a folder of them with --images DIR or --calibration-images DIR"
+            )
         if INT8 not in self.precisions and own:
             raise CompressError("calibration and backend are for int8, and the sweep is in float: add it, or drop them")
 

@@ -277,6 +277,8 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(CompressError, match=r"pip install 'prunecore\[openvino\]'"):
         compress.quantize(backbone, images, backend="openvino")
+    with pytest.raises(CompressError, match="NNCF chooses the ranges: leave calibration and percentile out"):
+        compress.quantize(backbone, images, backend="openvino", calibration=compress.Calibration("mse"))
     assert set(BACKENDS) == {"onnxruntime", "openvino"}
 
 
@@ -354,7 +356,8 @@ def test_the_largest_drop_of_validation_auroc_leaves_the_layer_that_hurts_in_flo
         ),
         (["--precision", "fp32", "--backend", "openvino"], "--backend has no effect"),
         (["--calibration", "minmax", "--percentile", "99"], "--percentile has no effect, --calibration minmax"),
-        (["--backend", "openvino", "--calibration", "mse"], "--calibration has no effect, with --backend openvino"),
+        (["--backend", "openvino", "--calibration", "mse"], "with backend openvino NNCF chooses the ranges"),
+        (["--backend", "openvino", "--percentile", "99"], "leave calibration and percentile out"),
         (["--category", "bottle"], "--category has no effect, there is no --dataset"),
     ],
 )

@@ -69,12 +69,13 @@ def quantize(
             ONNX form, or maps that are off by more than half their norm; the message names the layer where it starts.
     """
     calibration = calibration or Calibration()
-    check_backend(backend)
+    check_backend(backend, calibration)
     if max_error is not None and max_drop is not None:
         raise CompressError("a largest error and a largest drop are two searches: give one of them")
     if max_error is not None and not 0 < max_error < 1:
         raise CompressError(f"a relative error of {max_error:g} is outside (0, 1): 0.05 is strict, 0.2 is loose")
-    seen, checked = _places(images, calibration)
+    check_images(images)
+    seen, checked = places(len(images), calibration.count, CHECKED)
     check = normalised_views(images, checked, backbone.spec)
     graph = to_graph(backbone, opset=opset)
     model = graph.model
@@ -136,13 +137,12 @@ def check_images(images: Sequence[Any]) -> None:
         )
 
 
-def _places(images: Sequence[Any], calibration: Calibration) -> tuple[list[int], list[int]]:
-    """Which images are calibrated on, and which are kept for the check: both spread evenly."""
-    check_images(images)
-    chosen = np.linspace(0, len(images) - 1, min(calibration.count + CHECKED, len(images))).round().astype(int)
-    held = set(np.linspace(0, len(chosen) - 1, CHECKED).round().astype(int).tolist())
-    seen = [int(place) for number, place in enumerate(chosen) if number not in held]
-    return seen, [int(chosen[number]) for number in sorted(held)]
+def places(images: int, count: int, held: int) -> tuple[list[int], list[int]]:
+    """Which of `images` images to use, `count` at most, and which `held` others to keep out: both spread evenly."""
+    chosen = np.linspace(0, images - 1, min(count + held, images)).round().astype(int)
+    out = set(np.linspace(0, len(chosen) - 1, held).round().astype(int).tolist())
+    used = [int(place) for number, place in enumerate(chosen) if number not in out]
+    return used, [int(chosen[number]) for number in sorted(out)]
 
 
 def _why(model: onnx.ModelProto, asked: Sequence[str], hurting: Sequence[LayerError]) -> dict[str, str]:
@@ -205,9 +205,11 @@ Backend = Callable[
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
-def check_backend(name: str) -> None:
-    """Raises CompressError for a backend that there is not, or whose packages are missing."""
+def check_backend(name: str, calibration: Calibration) -> None:
+    """Raises CompressError for a backend that there is not, that lacks packages, or does not read `calibration`."""
     if name not in BACKENDS:
         raise unknown("backend", name, BACKENDS, "onnxruntime is the default")
     if name == "openvino":
+        if calibration != Calibration(count=calibration.count):
+            raise CompressError("with backend openvino NNCF chooses the ranges: leave calibration and percentile out")
         import_nncf()

@@ -80,13 +80,16 @@ def quantize(
     import compress
     from compress import CompressError
     from compress.files import require_writable
+    from compress.quantization import check_backend
     from pipelines.drop_search import check_drop
     from pipelines.image_sets import open_images
     from pipelines.models import open_torch_model
 
     if precision not in ("int8", "fp32"):
         raise CompressError(f"precision {precision!r} is neither int8 nor fp32: choose one")
-    _refuse_idle(context, precision, calibration, backend, dataset)
+    _refuse_idle(context, precision, calibration, dataset)
+    rounding = compress.Calibration(calibration, percentile, count)
+    check_backend(backend, rounding)
     if (max_drop is None) != (dataset is None):
         given, missing = ("--dataset", "--max-drop") if max_drop is None else ("--max-drop", "--dataset")
         raise CompressError(f"{given} without {missing} says nothing: give both")
@@ -104,7 +107,7 @@ def quantize(
             written = compress.quantize(
                 backbone,
                 material,
-                calibration=compress.Calibration(calibration, percentile, count),
+                calibration=rounding,
                 keep_float=keep_float or (),
                 max_error=max_error,
                 max_drop=_drop(backbone, dataset, category, max_drop, seed, bars),
@@ -117,7 +120,7 @@ def quantize(
     print_line(f"wrote {file}")
 
 
-def _refuse_idle(context: typer.Context, precision: str, calibration: str, backend: str, dataset: str | None) -> None:
+def _refuse_idle(context: typer.Context, precision: str, calibration: str, dataset: str | None) -> None:
     """Raises CompressError for an option that what else was asked for leaves nothing to do."""
     from compress import CompressError
 
@@ -125,8 +128,6 @@ def _refuse_idle(context: typer.Context, precision: str, calibration: str, backe
     if precision == "fp32":
         rounding = ("calibration", "percentile", "count", "keep_float", "max_error", "max_drop", "backend")
         idle |= dict.fromkeys(rounding, "--precision fp32 rounds nothing")
-    elif backend == "openvino":
-        idle |= dict.fromkeys(("calibration", "percentile"), "with --backend openvino NNCF chooses the ranges")
     elif calibration != "percentile":
         idle["percentile"] = f"--calibration {calibration} keeps no percentile"
     if dataset is None:

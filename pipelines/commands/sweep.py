@@ -86,8 +86,8 @@ def sweep(
         typer.Option(
             "--precision",
             "--precisions",
-            help="fp32, int8 or both, comma-separated: each backbone is run in each. int8 needs --images to calibrate "
-            "on.",
+            help="fp32, int8 or both, comma-separated: each backbone is run in each. int8 is calibrated on "
+            "--calibration-images or --images.",
         ),
     ] = "fp32",
     calibration_images: Annotated[
