@@ -57,10 +57,14 @@ def import_nncf() -> Any:
     """The package, which is an extra. Raises CompressError where it or OpenVINO is missing."""
     import_openvino()
     os.environ.setdefault("NNCF_CI", "1")  # without it NNCF reports over the network that it is used
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it would tell that there is no GPU
+    extensions = logging.getLogger("torch.utils.cpp_extension")
+    level = extensions.level
+    extensions.setLevel(logging.ERROR)  # it would tell that there is no GPU
     try:
         import nncf
     except ImportError:
         raise CompressError("NNCF is not installed: pip install 'prunecore[openvino]'") from None
+    finally:
+        extensions.setLevel(level)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
