@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -41,7 +41,7 @@ def nncf_rounder(
         copied.CopyFrom(onnx.shape_inference.infer_shapes(model))
         ignored = nncf.IgnoredScope(names=nodes_of(model, float_layers)) if float_layers else None
         seen = nncf.Dataset(list(places), view)
-        with contextlib.redirect_stdout(io.StringIO()):  # its bars would come among the results
+        with _silent():
             quantized: onnx.ModelProto = nncf.quantize(
                 copied, seen, preset=nncf.QuantizationPreset.MIXED, subset_size=len(places), ignored_scope=ignored
             )
@@ -53,18 +53,26 @@ def nncf_rounder(
     return round_but
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """NNCF's bars would come among the results, and torch's extensions, which it imports here, tell there is no GPU."""
+    extensions = logging.getLogger("torch.utils.cpp_extension")
+    level = extensions.level
+    extensions.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        extensions.setLevel(level)
+
+
 def import_nncf() -> Any:
     """The package, which is an extra. Raises CompressError where it or OpenVINO is missing."""
     import_openvino()
     os.environ.setdefault("NNCF_CI", "1")  # without it NNCF reports over the network that it is used
-    extensions = logging.getLogger("torch.utils.cpp_extension")
-    level = extensions.level
-    extensions.setLevel(logging.ERROR)  # it would tell that there is no GPU
     try:
         import nncf
     except ImportError:
         raise CompressError("NNCF is not installed: pip install 'prunecore[openvino]'") from None
-    finally:
-        extensions.setLevel(level)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf

@@ -79,7 +79,5 @@ def fit(
     if difference := detector.description.int8_difference:
         print_line(difference.told())
     elif precision_of(network) == "int8":
-        note(
-            f"how int8 changes the scores is not known: --float FILE tells, the artifact behind {backbone}"
-        )
+        note(f"how int8 changes the scores is not known: --float FILE tells, the artifact behind {backbone}")
     print_line(f"wrote {file}")
