@@ -99,14 +99,14 @@ def prune(
         trained += 1
         chosen = ranking.removals(now, full=full or None)  # refuses a ratio that empties a layer
         removals = [chosen[group.root] if criterion.ranks_first else [] for group in ranking.groups]
-        pressed = f"{now} " if criterion.ranks_first else ""  # which channels the penalty is on
+        one_of_its_own = criterion.ranks_first or cuts > 1  # not a phase that serves every ratio
         place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
         sparse = train_sparse(
             network,
             ranking.groups,
             lambda groups: penalty(groups, removals),
             images,
-            name=f"{ranking.method} {pressed}{ranking.rule}",
+            name=f"{ranking.method} {f'{now} ' if one_of_its_own else ''}{ranking.rule}",
             steps=sparse_steps,
             labelled=labelled,
             seed=seed,
