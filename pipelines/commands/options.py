@@ -166,6 +166,9 @@ Calibrate = Annotated[
     ),
 ]
 Percentile = Annotated[float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=CALIBRATION)]
+CalibrationCount = Annotated[
+    int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
+]
 Backend = Annotated[
     str,
     typer.Option(

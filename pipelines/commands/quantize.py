@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import CALIBRATION, Backend, Calibrate, Percentile, Seed, Taps, Weights, listed
+from pipelines.commands.options import (
+    CALIBRATION,
+    Backend,
+    Calibrate,
+    CalibrationCount,
+    Percentile,
+    Seed,
+    Taps,
+    Weights,
+    listed,
+)
 from pipelines.console import ProgressBars, note, print_line, print_table, refuse_in_one_line, was_typed
 
 if TYPE_CHECKING:
@@ -31,9 +41,7 @@ def quantize(
     ] = None,
     calibration: Calibrate = "percentile",
     percentile: Percentile = 99.999,
-    count: Annotated[
-        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
-    ] = 128,
+    count: CalibrationCount = 128,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(

@@ -12,6 +12,7 @@ from pipelines.commands.options import (
     Backend,
     BankSize,
     Calibrate,
+    CalibrationCount,
     Coreset,
     Coverage,
     Draw,
@@ -100,9 +101,7 @@ def sweep(
     ] = None,
     calibration: Calibrate = "percentile",
     percentile: Percentile = 99.999,
-    calibration_count: Annotated[
-        int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
-    ] = 128,
+    calibration_count: CalibrationCount = 128,
     backend: Backend = "onnxruntime",
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Leave out the sparse phase of the methods that have one.")
