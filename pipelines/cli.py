@@ -20,6 +20,7 @@ from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
 from pipelines.commands.quantize import quantize
 from pipelines.commands.sensitivity import sensitivity
+from pipelines.commands.status import status
 from pipelines.commands.study import study
 from pipelines.commands.sweep import demo, report, sweep
 from pipelines.console import OneLineRefusals, print_line
@@ -53,7 +54,7 @@ def main(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Slim": (prune, distill, quantize, sensitivity, profile),
-    "Judge": (evaluate, sweep, report, index_report, study, demo),
+    "Judge": (evaluate, sweep, status, report, index_report, study, demo),
     "Deploy": (fit, export),
     "Look up": (datasets, methods, backbones, generate),
 }

@@ -70,6 +70,15 @@ def print_line(text: str) -> None:
     _out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def minutes(seconds: float | None) -> str:
+    """A time as a person says it; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 class ProgressBars:
     """Bars on a terminal, nested if loops are; in a log a line every ten seconds. Use as a context manager."""
 

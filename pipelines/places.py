@@ -42,6 +42,11 @@ def find_weights(arch: str, weights: str) -> str:
     return str(file) if file.is_file() and not Path(weights).is_file() else weights
 
 
+def variables() -> dict[str, str]:
+    """The variables that are set, for workers on other machines."""
+    return {name: os.environ[name] for name in ("PRUNECORE_DATA", "PRUNECORE_CACHE") if name in os.environ}
+
+
 def _shared(kind: str, name: str) -> Path | None:
     root = os.environ.get("PRUNECORE_DATA")
     if not root:

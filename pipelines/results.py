@@ -128,8 +128,7 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
             failures.append((file.name, f"left out: not readable as JSON ({error})"))
             continue
         if file.name.endswith(FAILED):
-            reason = loaded.get("failed", "no reason recorded") if isinstance(loaded, dict) else "no reason recorded"
-            failures.append((file.name.removesuffix(FAILED), str(reason)))
+            failures.append((file.name.removesuffix(FAILED), _reason(loaded)))
             continue
         rows: list[Any] = loaded if isinstance(loaded, list) else [loaded]
         for row in rows:
@@ -138,6 +137,18 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
             else:
                 failures.append((file.name, "left out: not a row of results"))
     return runs, failures
+
+
+def failure_of(folder: Path, name: str) -> str:
+    """Why the run of this name failed, as far as that was recorded."""
+    try:
+        return _reason(json.loads((folder / f"{name}{FAILED}").read_text()))
+    except (OSError, ValueError, RecursionError):
+        return _reason(None)
+
+
+def _reason(loaded: Any) -> str:
+    return str(loaded.get("failed", "no reason recorded")) if isinstance(loaded, dict) else "no reason recorded"
 
 
 def _savez(stream: Any, examples: Examples) -> None:

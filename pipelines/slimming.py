@@ -166,9 +166,20 @@ class Slimming:
     @property
     def name(self) -> str:
         """A short name that tells the slimmings of a sweep apart, fit for a file."""
-        words = [self.method, f"{self.ratio:.12g}" if self.ratio is not None else "target"]
-        recovery = [f"{'reinit+' if self.reinit else ''}{self.recovering.name}"] if self.recovering else []
-        return "-".join([*words, *recovery])
+        ratio = f"{self.ratio:.12g}" if self.ratio is not None else "target"
+        return "-".join([self.method, ratio, *self._after])
+
+    @property
+    def kind(self) -> str:
+        """What takes about as long: the name without the ratio, and the steps of the trainings."""
+        steps = [str(self.sparse_steps)] if self._sparse_phase else []
+        trained = self.recovering.run(0, None, quiet, None).steps if self.recovering else 0
+        return "-".join([self.method, *steps, *self._after, *([str(trained)] if trained else [])])
+
+    @property
+    def _after(self) -> list[str]:
+        """The word for what follows the cut, if anything does."""
+        return [f"{'reinit+' if self.reinit else ''}{self.recovering.name}"] if self.recovering else []
 
     def asked(self, seed: int) -> dict[str, Any]:
         """All that the result depends on besides the backbone and the images, as JSON values."""

@@ -12,7 +12,7 @@ import pytest
 import compress
 from anomaly import DATASETS, AnomalyError, Category, open_dataset
 from compress import CompressError
-from pipelines import sweep as sweep_module
+from pipelines import sweep_runs, sweep_worker
 from pipelines.evaluate import DetectorSettings, evaluate
 from pipelines.results import Row, read_results
 from pipelines.sweep import SweepOutcome, sweep
@@ -63,7 +63,7 @@ def test_a_sweep_leaves_rows_pictures_and_backbones(plan: SweepPlan, tmp_path: P
 def test_a_second_sweep_runs_nothing_again(plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(plan, tmp_path, command="compress sweep")
     before = _rows(tmp_path)
-    monkeypatch.setattr(sweep_module, "evaluate", _never)
+    monkeypatch.setattr(sweep_worker, "evaluate", _never)
     assert sweep(plan, tmp_path, command="again") == SweepOutcome(run=0, kept=2, failed=0)
     assert _rows(tmp_path) == before
 
@@ -93,7 +93,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
         return evaluate(*arguments, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module, "evaluate", killed_at_the_second)
+        patch.setattr(sweep_worker, "evaluate", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             sweep(plan, tmp_path / "runs", command="")
     assert len(_rows(tmp_path / "runs")) == 1
@@ -202,7 +202,7 @@ def test_results_that_are_none_are_listed_and_left_out(plan: SweepPlan, tmp_path
 def test_names_that_differ_in_odd_characters_only_are_different_files(plan: SweepPlan) -> None:
     category = open_dataset(plan.datasets[0], cache=Path(), only=plan.categories)[0]
     names = ["a b", "a_b", "瓶", "罐"]
-    slugs = {sweep_module._slug("n-dense-s0", dataclasses.replace(category, name=name)) for name in names}
+    slugs = {sweep_runs._slug("n-dense-s0", dataclasses.replace(category, name=name)) for name in names}
     assert len(slugs) == len(names)
     assert all(slug.isascii() for slug in slugs)
 

@@ -17,7 +17,7 @@ from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
 from compress.importance import METHODS
 from compress.pruning import procedure
-from pipelines import sweep as sweep_module
+from pipelines import sweep_worker
 from pipelines.results import Row
 from pipelines.slimming import Recovering, Slimming
 from pipelines.sweep import SweepOutcome, sweep
@@ -45,7 +45,7 @@ def no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
         return file.is_file() and json.loads(file.read_text()).get("key") == key
 
     for each in (evaluate, write_result, is_finished):
-        monkeypatch.setattr(sweep_module, each.__name__, each)
+        monkeypatch.setattr(sweep_worker, each.__name__, each)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,12 +44,20 @@ from pipelines.console import (
     FAILURES,
     ProgressBars,
     command_line,
+    minutes,
     note,
     print_line,
+    print_table,
     print_text_table,
     refuse_in_one_line,
     was_typed,
 )
+
+if TYPE_CHECKING:
+    from pipelines.sweep_plan import SweepPlan
+    from pipelines.sweep_preview import Estimate
+
+ENGINE = "Where the runs are computed, and who is told of them"
 
 
 @refuse_in_one_line
@@ -138,15 +146,47 @@ def sweep(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
     ] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run and how long it may take; make nothing.")
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="serial (this process), processes (several, which divide the threads; of stage times only those of "
+            "one worker compare) or ray (pip install 'prunecore\\[ray]').",
+            rich_help_panel=ENGINE,
+        ),
+    ] = "serial",
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time, for processes and ray. Default: 2.", rich_help_panel=ENGINE)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster, or auto. Default: a Ray of its own.", rich_help_panel=ENGINE),
+    ] = None,
+    num_gpus: Annotated[
+        float, typer.Option(help="GPUs, or a share of one, for each run in Ray.", rich_help_panel=ENGINE)
+    ] = 0.0,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Tell an MLflow tracking store of every run, e.g. sqlite:///mlflow.db or http://server:5000 (pip "
+            "install 'prunecore\\[mlflow]').",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
 ) -> None:
     """Run architectures x methods x ratios x precisions x datasets x seeds, each into a file of its own.
 
-    A killed sweep goes on where it stopped when the same command is given again.
+    A killed sweep goes on where it stopped when the same command is given again. compress status tells how it stands.
 
     compress sweep --arch resnet18 --ratios 0,0.3,0.5 --dataset bottles/ -o runs/
     """
     from compress.pruning import SPARSE_STEPS
+    from pipelines.engines import DEFAULT_WORKERS, SERIAL, Workers, check_engine
     from pipelines.sweep_plan import SweepPlan
+    from pipelines.tracking import Tracker
 
     if plan is not None:
         _refuse_options_beside_a_plan(context)
@@ -195,7 +235,12 @@ def sweep(
             draw=draw,
             timing=timing,
         )
-    _sweep(chosen, output)
+    pool = Workers(workers, address, num_gpus)
+    check_engine(engine, pool)
+    if dry_run:
+        _preview(chosen, output, pool.count or (1 if engine == SERIAL else DEFAULT_WORKERS))
+        return
+    _sweep(chosen, output, engine=engine, workers=pool, tracker=Tracker(mlflow) if mlflow else None)
     note(f"compress report {output} -o report/ makes tables, figures and a page of it")
 
 
@@ -219,22 +264,50 @@ def demo(
     _report(output / "runs", output / "report")
 
 
+_HOW_IT_RUNS = ("plan", "output", "dry_run", "engine", "workers", "address", "num_gpus", "mlflow")
+
+
 def _refuse_options_beside_a_plan(context: typer.Context) -> None:
     from compress import CompressError
 
-    given = [name for name in context.params if name not in ("plan", "output") and was_typed(context, name)]
+    given = [name for name in context.params if name not in _HOW_IT_RUNS and was_typed(context, name)]
     if given:
         raise CompressError(f"--{given[0].replace('_', '-')} beside a TOML plan: write it into the plan")
 
 
-def _sweep(plan: Any, folder: Path) -> None:
+def _sweep(plan: SweepPlan, folder: Path, **how: Any) -> None:
     from pipelines.sweep import sweep as run
 
     with ProgressBars() as bars:
-        outcome = run(plan, folder, command=command_line(), track=bars.track, report=bars.report)
+        outcome = run(plan, folder, command=command_line(), track=bars.track, report=bars.report, **how)
     note(f"{outcome.run} runs done, {outcome.kept} kept from before, {outcome.failed} failed, results in {folder}")
     if outcome.failed:
         raise typer.Exit(FAILURES)
+
+
+def _preview(plan: SweepPlan, folder: Path, workers: int) -> None:
+    from pipelines.sweep_preview import preview
+
+    with ProgressBars() as bars:
+        found = preview(plan, folder, track=bars.track)
+    states = {"to do": found.todo, "done": found.done}
+    print_table(["run", "state"], [(run.name, state) for state, runs in states.items() for run in runs])
+    if found.backbones:
+        print_table(["backbone to make"], [(backbone.name,) for backbone in found.backbones])
+    print_line(f"{len(found.todo)} runs to do, {len(found.done)} done, {len(found.backbones)} backbones to make")
+    print_line(_time_of(found.estimate, folder, workers))
+
+
+def _time_of(estimate: Estimate, folder: Path, workers: int) -> str:
+    if not estimate.seconds and not estimate.unknown:
+        return "time: none, all is done"
+    if not estimate.seconds:
+        return f"time: unknown, as nothing of the kind was run into {folder} before"
+    shared = f" with {workers} workers" if workers > 1 else ""
+    less = f"; without {', '.join(estimate.unknown)}, never run here before" if estimate.unknown else ""
+    about = "at least" if estimate.unknown else "about"
+    taken = f"the mean times of {estimate.rests_on} runs in {folder}"
+    return f"time: {about} {minutes(estimate.seconds / workers)}{shared}, from {taken}{less}"
 
 
 def _report(runs: Path, output: Path) -> None:

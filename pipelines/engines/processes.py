@@ -1,0 +1,112 @@
+"""Several processes on this machine, which divide its threads among themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers
+
+_GRACE = 10.0  # seconds for a worker to remove its temporary files before it is killed
+
+
+class Processes:
+    """Workers that are spawned, never forked: a fork of a process with threads may hang.
+
+    A worker that dies is replaced. All end with this process, killed or not.
+    """
+
+    def __init__(self, task: Task, do: Do, workers: Workers) -> None:
+        self.slots = workers.count or DEFAULT_WORKERS
+        self._task = task
+        self._workers: list[_Worker] = []
+
+    def submit(self, name: str, wait: bool) -> None:
+        idle = [worker for worker in self._workers if worker.run is None]
+        worker = idle[0] if idle else self._start()
+        worker.run = name
+        with contextlib.suppress(OSError):  # it died while it was idle, which `wait` finds out
+            worker.line.send_bytes(json.dumps([name, wait]).encode())
+
+    def wait(self) -> list[Ended]:
+        lines = {worker.line: worker for worker in self._workers if worker.run is not None}
+        return [self._ended(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(_GRACE)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
+            worker.line.close()
+        self._workers.clear()
+
+    def _start(self) -> _Worker:
+        spawning = multiprocessing.get_context("spawn")
+        ours, theirs = spawning.Pipe()
+        threads = max(1, usable_cores() // self.slots)
+        process = spawning.Process(target=_work, args=(self._task, theirs, threads), daemon=True)
+        process.start()
+        theirs.close()  # so that the line breaks when the worker dies
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _ended(self, worker: _Worker) -> Ended:
+        name, worker.run = worker.run or "", None
+        try:
+            return Ended(**json.loads(worker.line.recv_bytes()))
+        except (EOFError, OSError):
+            worker.process.join()
+            worker.line.close()
+            self._workers.remove(worker)
+            return Ended(name, LOST, _death(worker.process.exitcode))
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    line: Connection
+    run: str | None = None
+
+
+def usable_cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its worker was killed by {signal.Signals(-code).name} (SIGKILL is often the system, out of memory)"
+    return f"its worker ended with exit code {code}"
+
+
+def _work(task: Task, line: Connection, threads: int) -> None:
+    """Do what comes down the line, until it breaks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us in order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
+        do = task.open()
+        while True:
+            name, wait = json.loads(line.recv_bytes())
+            line.send_bytes(json.dumps(asdict(do(name, wait))).encode())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
