@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import time
 import traceback
@@ -40,7 +42,9 @@ class SweepTask:
             os.chdir(self.place)
         except OSError as error:
             raise CompressError(f"no folder {self.place} on this machine: all workers need the same folders") from error
-        return SweepWorker(open_runs(self.plan), self.folder, self.command)
+        with contextlib.redirect_stderr(io.StringIO()):  # who began the sweep has told of weights and datasets
+            runs = open_runs(self.plan)
+        return SweepWorker(runs, self.folder, self.command)
 
 
 class SweepWorker:

@@ -7,13 +7,17 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from pipelines import machine
 from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers
 
+# timm and fvcore script functions as they are imported, which torch calls deprecated in every worker.
+_QUIET = "ignore::FutureWarning:torch.jit._script"
 _GRACE = 10.0  # seconds for a worker to remove its temporary files before it is killed
 
 
@@ -26,6 +30,8 @@ class Processes:
     def __init__(self, task: Task, do: Do, workers: Workers) -> None:
         self.slots = workers.count or DEFAULT_WORKERS
         self._task = task
+        if _QUIET not in sys.warnoptions:
+            sys.warnoptions.append(_QUIET)  # spawned processes begin with these options
         self._workers: list[_Worker] = []
 
     def submit(self, name: str, wait: bool) -> None:
@@ -53,7 +59,7 @@ class Processes:
     def _start(self) -> _Worker:
         spawning = multiprocessing.get_context("spawn")
         ours, theirs = spawning.Pipe()
-        threads = max(1, usable_cores() // self.slots)
+        threads = max(1, machine.threads() // self.slots)
         process = spawning.Process(target=_work, args=(self._task, theirs, threads), daemon=True)
         process.start()
         theirs.close()  # so that the line breaks when the worker dies
@@ -77,11 +83,6 @@ class _Worker:
     process: SpawnProcess
     line: Connection
     run: str | None = None
-
-
-def usable_cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _death(code: int | None) -> str:

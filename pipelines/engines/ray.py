@@ -61,6 +61,8 @@ class Ray:
         name = self._begun.pop(reference)
         try:
             return Ended(*self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:  # the run raised; the trace has more lines
+            return Ended(name, LOST, f"its worker raised {type(error.cause).__name__}: {error.cause}")
         except self._ray.exceptions.RayError as error:
             return Ended(name, LOST, f"its worker died: {_first_line(error)}")
 

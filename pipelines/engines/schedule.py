@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from pipelines.console import note
 from pipelines.engines.interface import BUSY, LOST, Ended, Engine
@@ -45,6 +45,6 @@ def schedule(engine: Engine, runs: Mapping[str, Collection[str]], *, retries: in
 def _next(waiting: list[str], runs: Mapping[str, Collection[str]], running: Collection[str], made: set[str]) -> str:
     """Take the first run that makes nothing which one that is running makes; else the first."""
     making = {file for name in running for file in runs[name]} - made
-    chosen: Sequence[str] = [name for name in waiting if making.isdisjoint(runs[name])] or waiting
-    waiting.remove(chosen[0])
-    return chosen[0]
+    chosen = next((name for name in waiting if making.isdisjoint(runs[name])), waiting[0])
+    waiting.remove(chosen)
+    return chosen

@@ -1,0 +1,178 @@
+"""compress status and compress sweep --dry-run: what is done, what is not, and how long it took and may take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compress import CompressError
+from pipelines import sweep_worker
+from pipelines.cli import app
+from pipelines.locks import is_held, trying
+from pipelines.run_records import Record, now, read_records, run_lock, write_record
+from pipelines.status import folder_status
+from pipelines.sweep import SweepOutcome, sweep
+from pipelines.sweep_plan import SweepPlan
+from pipelines.sweep_preview import preview
+
+ARCH = "mobilenet_v3_small"
+DENSE, SLIM, REFUSED = (f"{ARCH}-{cut}-s0-tiny-woven_fabric" for cut in ("dense", "magnitude-0.5", "magnitude-0.95"))
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_dataset: Path) -> SweepPlan:
+    return SweepPlan(
+        archs=(ARCH,),
+        ratios=(0.0, 0.5, 0.95),
+        datasets=(str(tiny_dataset),),
+        categories=("woven_fabric",),
+        weights="none",
+        bank_size=5,
+        timing=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(plan: SweepPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swept")
+    assert sweep(plan, folder, command="compress sweep one") == SweepOutcome(run=2, kept=0, failed=1)
+    return folder
+
+
+@pytest.fixture
+def runs(swept: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(swept, tmp_path / "runs"))
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {run.name: run.state for run in folder_status(folder).runs}
+
+
+def test_each_run_has_its_state_its_time_and_its_reason(swept: Path) -> None:
+    found = folder_status(swept)
+    assert {run.name: run.state for run in found.runs} == {DENSE: "done", SLIM: "done", REFUSED: "failed"}
+    assert found.counts == {"running": 0, "waiting": 0, "interrupted": 0, "failed": 1, "done": 2}
+    reasons = {run.name: run.reason for run in found.runs}
+    assert reasons[DENSE] is None
+    assert "largest ratio that leaves one" in str(reasons[REFUSED])
+    record = read_records(swept)[SLIM]
+    assert record.seconds is not None
+    assert record.evaluate_seconds is not None
+    (made,) = record.made
+    assert (made.name, made.kind) == (f"{ARCH}-magnitude-0.5-s0", f"{ARCH}-magnitude")
+    assert made.seconds > 0
+    assert record.evaluate_seconds + made.seconds <= record.seconds
+
+
+def test_a_run_is_running_while_its_lock_is_held_and_interrupted_after(runs: Path) -> None:
+    (runs / f"{DENSE}.json").unlink()
+    assert states(runs)[DENSE] == "waiting"
+    write_record(runs, DENSE, dataclasses.replace(read_records(runs)[DENSE], state="running", seconds=None))
+    assert states(runs)[DENSE] == "interrupted"
+    with trying(run_lock(runs, DENSE)) as held:
+        assert held
+        assert states(runs)[DENSE] == "running"
+    assert states(runs)[DENSE] == "interrupted"
+    (runs / f"{REFUSED}.failed.json").write_text("{")
+    assert {run.name: run.reason for run in folder_status(runs).runs}[REFUSED] == "no reason recorded"
+
+
+def test_other_settings_wait_and_damaged_records_are_passed_over(
+    plan: SweepPlan, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_worker, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(dataclasses.replace(plan, bank_size=6, ratios=(0.0, 0.5)), runs, command="two")
+    assert states(runs) == {DENSE: "interrupted", SLIM: "waiting", REFUSED: "failed"}
+    (runs / "progress" / f"{DENSE}.json").write_text('{"state": 3')
+    (runs / "progress" / "sweep-damaged.json").write_text("[]")
+    assert states(runs) == {DENSE: "waiting", SLIM: "waiting", REFUSED: "failed"}
+
+
+def test_an_error_of_any_kind_is_recorded_and_the_rest_goes_on(
+    plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(sweep_worker, "evaluate", broken)
+    assert sweep(dataclasses.replace(plan, ratios=(0.0, 0.5)), tmp_path, command="") == SweepOutcome(0, 0, 2)
+    assert {run.reason for run in folder_status(tmp_path).runs} == {"ZeroDivisionError: a bug"}
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_sweep_says_how_to_make_one(tmp_path: Path) -> None:
+    for folder, reason in ((tmp_path, "has no plan of a sweep"), (tmp_path / "none", "does not exist")):
+        with pytest.raises(CompressError, match=f"{reason}: compress sweep -o"):
+            folder_status(folder)
+
+
+def test_trying_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "x.lock")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preview_counts_what_is_left_and_makes_nothing(plan: SweepPlan, runs: Path, tmp_path: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in runs.rglob("*")}
+    found = preview(plan, runs)
+    assert [run.name for run in found.done] == [DENSE, SLIM]
+    assert [run.name for run in found.todo] == [REFUSED]
+    assert [backbone.name for backbone in found.backbones] == [f"{ARCH}-magnitude-0.95-s0"]
+    assert {file: file.stat().st_mtime_ns for file in runs.rglob("*")} == before
+    anew = preview(plan, tmp_path / "nowhere")
+    assert (len(anew.done), len(anew.todo), len(anew.backbones)) == (0, 3, 3)
+    assert (anew.estimate.seconds, anew.estimate.rests_on) == (0, 0)
+    assert set(anew.estimate.unknown) == {f"{ARCH}-dense", f"{ARCH}-magnitude", f"{ARCH} on tiny/woven_fabric"}
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_estimate_is_the_mean_of_what_was_recorded(plan: SweepPlan, runs: Path) -> None:
+    records = read_records(runs)
+    evaluations = [record.evaluate_seconds for record in records.values() if record.evaluate_seconds is not None]
+    (cut,) = records[SLIM].made
+    another = dataclasses.replace(plan, ratios=(0.3, 0.4))
+    found = preview(another, runs).estimate
+    assert len(evaluations) == 2
+    assert found.seconds == pytest.approx(sum(evaluations) / 2 * 2 + cut.seconds * 2)
+    assert (found.rests_on, found.unknown) == (2, ())
+    trained = preview(dataclasses.replace(another, methods=("magnitude", "random")), runs).estimate
+    assert trained.unknown == (f"{ARCH}-random",)
+
+
+def test_the_commands(plan: SweepPlan, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRUNECORE_DATA", raising=False)
+    told = CliRunner().invoke(app, ["status", str(runs), "--json"])
+    assert told.exit_code == 0, told.output
+    described = json.loads(told.stdout)
+    assert described["counts"]["done"] == 2
+    assert {run["state"] for run in described["runs"]} == {"done", "failed"}
+    with trying(run_lock(runs, REFUSED)):
+        told = CliRunner().invoke(app, ["status", str(runs)])
+    assert "1 running, 2 done" in told.stdout
+    assert "going on: none" in told.stdout
+    given = ["sweep", "--arch", ARCH, "--ratios", "0,0.5,0.95", "--dataset", plan.datasets[0], "--weights", "none"]
+    given += ["--category", "woven_fabric", "--bank-size", "5", "--no-timing", "--dry-run", "-o"]
+    told = CliRunner().invoke(app, [*given, str(runs)])
+    assert told.exit_code == 0, told.output
+    assert "1 runs to do, 2 done, 1 backbones to make" in told.stdout
+    assert "from the mean times of 2 runs" in told.stdout
+    told = CliRunner().invoke(app, [*given, str(runs / "new"), "--engine", "processes", "--workers", "3"])
+    assert "time: unknown" in told.stdout
+    refused = CliRunner().invoke(app, [*given, str(runs), "--workers", "3"])
+    assert refused.exit_code == 2
+    assert "the engine is serial" in refused.stderr
+
+
+def test_a_record_survives_the_disk(tmp_path: Path) -> None:
+    record = Record("running", "k", "a on b", now(), os.getpid())
+    write_record(tmp_path, "name", record)
+    assert read_records(tmp_path) == {"name": record}
