@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anomaly.errors import AnomalyError
 from anomaly.feature_file import FeatureFile
-from anomaly.images import load_batches
+from anomaly.images import Load, load_batches, load_image
 from anomaly.patch_embedding import Embedding
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
@@ -26,7 +26,12 @@ Embed = Callable[[Tensor], Tensor]
 
 
 def gather_in_memory(
-    embed: Embed, samples: Sequence[Sample], *, memory: int | None = None, track: Track = quiet
+    embed: Embed,
+    samples: Sequence[Sample],
+    *,
+    memory: int | None = None,
+    load: Load = load_image,
+    track: Track = quiet,
 ) -> Tensor:
     """Features (N, D) of all images.
 
@@ -36,7 +41,7 @@ def gather_in_memory(
     _require_images(samples)
     features = torch.empty(0)
     filled = 0
-    for batch in track(load_batches(samples, BATCH), "training features", -(-len(samples) // BATCH)):
+    for batch in track(load_batches(samples, BATCH, load), "training features", -(-len(samples) // BATCH)):
         patches = embed(batch)
         if not filled:  # one block from the start: joining pieces at the end would take twice the memory
             rows = len(samples) * (len(patches) // len(batch))
@@ -52,7 +57,9 @@ def gather_in_memory(
     return features
 
 
-def gather_on_disk(embed: Embed, samples: Sequence[Sample], file: FeatureFile, *, track: Track = quiet) -> FeatureFile:
+def gather_on_disk(
+    embed: Embed, samples: Sequence[Sample], file: FeatureFile, *, load: Load = load_image, track: Track = quiet
+) -> FeatureFile:
     """Features (N, D) of all images in `file`, a block for each batch; batches that it has are not computed again.
 
     Raises:
@@ -62,11 +69,11 @@ def gather_on_disk(embed: Embed, samples: Sequence[Sample], file: FeatureFile, *
     batches = -(-len(samples) // BATCH)
     done = file.blocks
     if done:
-        again = embed(next(iter(load_batches(samples[:BATCH], BATCH)))).cpu()
+        again = embed(next(iter(load_batches(samples[:BATCH], BATCH, load)))).cpu()
         kept = file.block(0)
         if again.shape != kept.shape or (again - kept).norm() > _SAME * kept.norm():
             raise AnomalyError(f"{file} holds the features of another embedding: delete it or name another folder")
-    for batch in track(load_batches(samples[done * BATCH :], BATCH), "training features", batches - done):
+    for batch in track(load_batches(samples[done * BATCH :], BATCH, load), "training features", batches - done):
         file.append(embed(batch))
     return file
 

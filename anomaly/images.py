@@ -7,7 +7,7 @@ then a centre crop of 224 x 224.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,10 @@ def load_image(file: Path) -> Tensor:
     return _pixels(cropped(resized(read_image(file))))
 
 
+Load = Callable[[Path], Tensor]
+"""What `load_image` does, or what keeps its results."""
+
+
 def load_mask(sample: Sample) -> Tensor:
     """The (224, 224) bool mask of a sample, cut as its image is; all False where it has none."""
     if sample.mask is None:
@@ -79,10 +83,10 @@ def load_masks(category: Category) -> NDArray[np.bool_] | None:
     return torch.stack([load_mask(sample) for sample in category.test]).numpy() if category.has_masks else None
 
 
-def load_batches(samples: Sequence[Sample], batch_size: int) -> Iterator[Tensor]:
-    """The samples' images in order, as uint8 batches (N, 3, 224, 224), decoded as they are asked for."""
+def load_batches(samples: Sequence[Sample], batch_size: int, load: Load = load_image) -> Iterator[Tensor]:
+    """The samples' images in order, as uint8 batches (N, 3, 224, 224), decoded by `load` as they are asked for."""
     for start in range(0, len(samples), batch_size):
-        yield torch.stack([load_image(sample.image) for sample in samples[start : start + batch_size]])
+        yield torch.stack([load(sample.image) for sample in samples[start : start + batch_size]])
 
 
 def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

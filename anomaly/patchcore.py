@@ -23,7 +23,7 @@ from anomaly.coreset import (
 from anomaly.errors import AnomalyError
 from anomaly.feature_file import FeatureFile, check_storage
 from anomaly.features import gather_in_memory, gather_on_disk, request_of
-from anomaly.images import normalise
+from anomaly.images import Load, load_image, normalise
 from anomaly.memory_bank import MemoryBank, check_index
 from anomaly.memory_budget import images_within, search_bytes
 from anomaly.patch_embedding import PATCHCORE, Embedding, embed_patches
@@ -105,7 +105,7 @@ class PatchCore:
             raise AnomalyError("the detector has no memory bank yet: call fit first")
         return self._bank
 
-    def fit(self, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
+    def fit(self, samples: Sequence[Sample], *, load: Load = load_image, track: Track = quiet) -> PatchCore:
         """Fill the bank from good images.
 
         Images stream through in batches of 16. Without a folder for features, memory holds those of all images and
@@ -115,7 +115,7 @@ class PatchCore:
         Raises:
             AnomalyError: no images, a damaged one, a coreset that keeps no patch, too little memory, or a full disk.
         """
-        rows = self._gather(samples, track)
+        rows = self._gather(samples, load, track)
         chosen = self._sample(rows, self.bank_size, track)
         self.covering_radius = chosen.radius
         images = chosen.indices // (len(rows) // len(samples))
@@ -171,15 +171,15 @@ class PatchCore:
             track=track,
         )
 
-    def _gather(self, samples: Sequence[Sample], track: Track) -> Tensor | FeatureFile:
+    def _gather(self, samples: Sequence[Sample], load: Load, track: Track) -> Tensor | FeatureFile:
         def embed(batch: Tensor) -> Tensor:
             return self.embed(self.extract(batch)).flatten(0, 2)
 
         if self.features is None:
-            return gather_in_memory(embed, samples, memory=self.memory, track=track)
+            return gather_in_memory(embed, samples, memory=self.memory, load=load, track=track)
         request = request_of(self.backbone, self.mean, self.std, self.embedding, samples)
         file = FeatureFile(self.features, request, dtype=self.features_dtype)
-        return gather_on_disk(embed, samples, file, track=track)
+        return gather_on_disk(embed, samples, file, load=load, track=track)
 
     def _project(self, rows: Tensor | FeatureFile) -> Rows:
         if isinstance(rows, Tensor):

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from anomaly import Category, PatchCore, evaluate_scores, fingerprint
 from anomaly.coreset import check_bank_request, find_sampler
+from anomaly.decoded_images import DecodedImages
 from anomaly.feature_file import check_storage
 from anomaly.features import BATCH
-from anomaly.images import load_batches, load_image, load_masks
+from anomaly.images import Load, load_batches, load_image, load_masks
 from anomaly.memory_bank import check_index
 from anomaly.patch_embedding import PATCHCORE, Embedding
 from anomaly.progress import Track, quiet
@@ -70,9 +71,16 @@ class DetectorSettings:
             if field.name in first or getattr(self, field.name) != field.default
         }
 
-    def fit(self, backbone: Backbone | OnnxBackbone, samples: Sequence[Sample], *, track: Track = quiet) -> PatchCore:
+    def fit(
+        self,
+        backbone: Backbone | OnnxBackbone,
+        samples: Sequence[Sample],
+        *,
+        load: Load = load_image,
+        track: Track = quiet,
+    ) -> PatchCore:
         """PatchCore with `backbone`, fitted on good images."""
-        return self.detector(backbone).fit(samples, track=track)
+        return self.detector(backbone).fit(samples, load=load, track=track)
 
     def detector(self, backbone: Backbone | OnnxBackbone) -> PatchCore:
         """PatchCore with `backbone`, not fitted yet."""
@@ -121,6 +129,7 @@ def evaluate(
     *,
     command: str,
     data_fingerprint: str | None = None,
+    decoded: DecodedImages | None = None,
     track: Track = quiet,
 ) -> tuple[Row, Examples]:
     """The row of results of `backbone` on `category`, and pictures to look at.
@@ -128,22 +137,26 @@ def evaluate(
     `data_fingerprint` is the category's, if it is at hand: making it reads every file.
     The anomaly maps of the whole test split are held, once, until the metrics are known: with the masks 5 bytes for
     each of the images x 224 x 224 pixels, 150 MB for 583 images. `settings.memory` bounds the rest of the prediction.
+    `decoded` keeps the images for other backbones; what it holds is no part of the row's memory.
     """
+    if decoded:
+        decoded.fill(sample.image for sample in (*category.train, *category.test))
+    load, held = (decoded, decoded.bytes) if decoded else (load_image, 0)
     machine.restart_peak()
     # Masks first: a bad one should be refused before the long work, not after it.
     masks = load_masks(category)
-    detector = settings.fit(backbone, category.train, track=track)
+    detector = settings.fit(backbone, category.train, load=load, track=track)
     if detector.covering_radius and not math.isnan(detector.covering_radius):
         note(f"bank: {len(detector.bank)} patches, every training patch within {detector.covering_radius:.4g} of one")
     first = category.test[0].image
     batch = detector.batch_size(load_image(first)) if settings.memory else BATCH
-    batches = track(load_batches(category.test, batch), "test", -(-len(category.test) // batch))
+    batches = track(load_batches(category.test, batch, load), "test", -(-len(category.test) // batch))
     scores, maps = score(detector, batches, len(category.test))
     labels = np.array([sample.is_defective for sample in category.test])
     metrics = evaluate_scores(labels, scores, masks, maps)
     if masks is not None and not masks.any():
         note(f"{category.dataset}/{category.name}: no mask marks a pixel of the centre crop; pixel metrics are n/a")
-    peak = machine.peak_rss()
+    peak = machine.peak_rss() - held
     if settings.timing:
         machine.restart_peak()
     times = time_stages(detector, first) if settings.timing else None
@@ -175,7 +188,7 @@ def evaluate(
         recover_steps=pruning.recover_steps if pruning else 0,
         dimension=detector.bank.dimension,
         index=detector.bank.index,
-        predict_rss_bytes=machine.peak_rss() if times else None,
+        predict_rss_bytes=machine.peak_rss() - held if times else None,
     )
     return row, _examples(category, masks, scores, maps)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from anomaly.decoded_images import DecodedImages
 from anomaly.errors import AnomalyError
 from anomaly.progress import Track, quiet
 from compress.errors import CompressError
@@ -61,6 +62,7 @@ class SweepWorker:
     ) -> None:
         self._runs = {run.name: run for run in runs}
         self._folder, self._command, self._track = folder, command, track
+        self._decoded = DecodedImages()
         self._store = BackboneStore(folder / "backbones", track=track, report=report)
 
     def __call__(self, name: str, wait: bool) -> Ended:
@@ -115,6 +117,7 @@ class SweepWorker:
             run.settings,
             command=self._command,
             data_fingerprint=run.data_fingerprint,
+            decoded=self._decoded,
             track=self._track,
         )
         return row, examples, time.perf_counter() - start
