@@ -158,6 +158,7 @@ def test_every_command_teaches_itself() -> None:
         "profile",
         "evaluate",
         "sweep",
+        "status",
         "report",
         "demo",
         "generate",
