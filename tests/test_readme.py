@@ -164,7 +164,9 @@ def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None
         assert f"`{name}`" in PRUNING, name
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/pruning.md", "docs/quantization.md", "docs/sweeps.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "file", ["README.md", "docs/pruning.md", "docs/quantization.md", "docs/sweeps.md", "CONTRIBUTING.md"]
+)
 def test_every_link_and_picture_is_there(file: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text())
     headings = re.findall(r"^#+ (.*)", (ROOT / file).read_text(), flags=re.MULTILINE)
