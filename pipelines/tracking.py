@@ -67,12 +67,13 @@ class Tracker:
         except Exception as error:  # whatever a client, a database driver or a network raises
             self._works = False
             reason = str(error).strip().partition("\n")[0]
-            note(f"MLflow at {self._uri} fails and is told no more ({reason}); the results are in {folder}")
+            note(f"MLflow fails and is told no more ({reason}); the results are in {folder}")
 
     def _tell_row(self, file: Path, name: str) -> None:
         row = json.loads(file.read_text())
         key = row.pop("key")
-        if self._client.search_runs([self._experiment], f"tags.`{_KEY}` = '{key}'"):
+        told = f"tags.`{_KEY}` = '{key}' and attributes.status = 'FINISHED'"  # not one that the store failed in
+        if self._client.search_runs([self._experiment], told):
             return
         entities, now = self._mlflow.entities, round(time.time() * 1000)
         settings = {name: value for name, value in row.items() if name in _SETTINGS or isinstance(value, (str, dict))}
