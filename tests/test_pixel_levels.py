@@ -17,7 +17,7 @@ from compress.backbone import BackboneSpec
 from compress.export.parity import relative_error, watching
 from compress.export.runtimes import open_model
 from compress.quantization.affine import Range
-from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, UNIT, in_one_step, over_pixels
+from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, in_one_step, over_pixels, pixel_range
 from compress.quantization.qdq import rounded
 
 
@@ -34,6 +34,9 @@ def network(
     weights: str = "w",
     bias: tuple[str, ...] = ("b",),
     groups: int = 1,
+    strides: tuple[int, int] = (1, 1),
+    dilations: tuple[int, int] = (1, 1),
+    sides: tuple[int, ...] = (0, 0, 1, 0, 0, 0, 1, 2),
 ) -> onnx.ModelProto:
     """A convolution that pads, perhaps behind a Pad, a ReLU or with a second reader of the input.
 
@@ -54,12 +57,19 @@ def network(
         source = "first"
     nodes += [
         helper.make_node(
-            "Conv", [source, weights, *bias], [f"map{number}"], f"conv{number}", pads=[1, 2, 0, 1], group=groups
+            "Conv",
+            [source, weights, *bias],
+            [f"map{number}"],
+            f"conv{number}",
+            pads=[1, 2, 0, 1],
+            group=groups,
+            strides=strides,
+            dilations=dilations,
         )
         for number in range(readers)
     ]
     constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
-    constants.append(numpy_helper.from_array(np.array([0, 0, 1, 0, 0, 0, 1, 2]), "sides"))
+    constants.append(numpy_helper.from_array(np.array(sides), "sides"))
     graph = helper.make_graph(
         nodes,
         "g",
@@ -75,7 +85,27 @@ def normalised(spec: BackboneSpec, levels: np.ndarray) -> np.ndarray:
     return ((levels / 255 - mean) / std).astype(np.float32)
 
 
-@pytest.mark.parametrize("bias", [("b",), (), ("",)])
+def levels_read(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """The uint8 values that the first convolution of a rounded model reads."""
+    makers = {node.output[0]: node for node in model.graph.node}
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    source = makers[first.input[0]]
+    assert source.op_type == "DequantizeLinear"
+    (seen,) = open_model(watching(model, [source.input[0]]).SerializeToString())(images)
+    assert seen.dtype == np.uint8
+    return seen
+
+
+def in_blocks(levels: np.ndarray, block: int) -> np.ndarray:
+    """The pixels of each block behind each other, row by row, each with its channels."""
+    parts = [levels[:, :, y::block, x::block] for y in range(block) for x in range(block)]
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("strides", "block"), [((1, 1), 1), ((2, 2), 2), ((3, 3), 3), ((4, 4), 4), ((5, 5), 1), ((2, 1), 1)]
+)
+@pytest.mark.parametrize("bias", [("b",), (), ("",), ("computed_b",)])
 @pytest.mark.parametrize("pad", [None, "", "zero"])
 @pytest.mark.parametrize("normalisation", [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)])
 def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
@@ -83,24 +113,25 @@ def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
     pad: str | None,
     bias: tuple[str, ...],
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    strides: tuple[int, int],
+    block: int,
 ) -> None:
     mean, std = normalisation
     own = dataclasses.replace(spec, mean=mean, std=std)
-    model = network(pad=pad, bias=bias)
+    model = network(pad=pad, bias=bias, strides=strides)
     levels = np.random.default_rng(1).permutation(np.arange(432) % 256).reshape(1, 3, 12, 12)
     images = normalised(own, levels)
     changed = over_pixels(model, own)
     before, after = (open_model(each.SerializeToString())(images)[0] for each in (model, changed))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
     wide = dict.fromkeys([value for node in changed.graph.node for value in node.output] + ["images"], Range(-40, 40))
-    int8 = rounded(changed, wide | {PIXELS: UNIT}, FLOAT_NODES)
+    int8 = rounded(changed, wide | {PIXELS: pixel_range(own)}, FLOAT_NODES)
     for each in (int8, in_one_step(int8, own)):
-        (first,) = [
-            node for node in each.graph.node if node.op_type == "QuantizeLinear" and PIXELS in str(node.output[0])
-        ]
-        (seen,) = open_model(watching(each, [first.output[0]]).SerializeToString())(images)
-        inside = seen[:, :, 1:, 2:-1] if pad is None else seen[:, :, 2:-1, 2:-3]
-        assert np.array_equal(inside, levels), "the rounded input is the image"
+        seen = levels_read(each, images)
+        colours, inside = seen[:, : 3 * block**2], seen[:, 3 * block**2 :]
+        assert np.array_equal(colours, in_blocks(levels, block)), "the rounded input is the image"
+        assert inside.shape[1] == block**2
+        assert len(np.unique(inside)) == 1
     assert (in_one_step(int8, own) == int8) == (mean == (0.5,) * 3), "127.5 would be rounded up or down by chance"
 
 
@@ -113,7 +144,9 @@ def test_the_float_network_computes_what_it_did_and_all_levels_are_exact(
         {"pad": "one"},
         {"pad": "computed_zero"},
         {"weights": "computed_w"},
-        {"bias": ("computed_b",)},
+        {"dilations": (2, 2)},
+        {"pad": "", "sides": (0, 1, 1, 0, 0, 0, 1, 2)},
+        {"pad": "", "sides": (0, 0, 1, 0, 0, 0, -1, 2)},
     ],
 )
 def test_a_network_that_begins_otherwise_is_left_alone(spec: BackboneSpec, begins: dict[str, Any]) -> None:
@@ -122,10 +155,9 @@ def test_a_network_that_begins_otherwise_is_left_alone(spec: BackboneSpec, begin
     assert over_pixels(model, spec) == model
 
 
-@pytest.mark.parametrize("shared", ["w", "b"])
-def test_weights_that_another_node_reads_are_left_to_it(spec: BackboneSpec, shared: str) -> None:
+def test_weights_that_another_node_reads_are_left_to_it(spec: BackboneSpec) -> None:
     model = network()
-    model.graph.node.append(helper.make_node("Identity", [shared], ["also"], "reader"))
+    model.graph.node.append(helper.make_node("Identity", ["w"], ["also"], "reader"))
     assert over_pixels(model, spec) == model
 
 
@@ -147,15 +179,14 @@ def int8(backbone: compress.Backbone, images: list[Tensor]) -> compress.OnnxBack
 
 def test_what_an_int8_network_reads_is_the_image(int8: compress.OnnxBackbone) -> None:
     levels = np.random.default_rng(2).integers(0, 256, (2, 3, 224, 224))
-    (pad,) = [node for node in int8.model.graph.node if "images" in node.input]
-    (first,) = [node for node in int8.model.graph.node if pad.output[0] in node.input]
-    assert (pad.op_type, first.op_type) == ("Pad", "QuantizeLinear")
-    seen_by = open_model(watching(int8.model, [first.output[0]]).SerializeToString())
-    (seen,) = seen_by(normalised(int8.spec, levels))
-    assert seen.dtype == np.uint8
-    assert np.array_equal(seen[:, :, 3:-3, 3:-3], levels)
-    border = {tuple(seen[0, :, y, x]) for y, x in ((0, 0), (2, 100), (-1, -1))}
-    assert border == {(124, 116, 104)}, "the mean, to the nearest level: what a normalised image is padded with"
+    value, operators = "images", []
+    while operators[-1:] != ["Conv"]:
+        (reader,) = [node for node in int8.model.graph.node if value in node.input]
+        operators.append(reader.op_type)
+        value = reader.output[0]
+    assert operators == ["SpaceToDepth", "QuantizeLinear", "Pad", "DequantizeLinear", "Conv"], "no arithmetic in float"
+    seen = levels_read(int8.model, normalised(int8.spec, levels))
+    assert np.array_equal(seen, np.concatenate([in_blocks(levels, 2), np.full((2, 4, 112, 112), 255)], axis=1))
 
 
 def test_a_first_layer_in_float_is_still_right(backbone: compress.Backbone, images: list[Tensor]) -> None:

@@ -1,13 +1,15 @@
-"""The levels of the rounded input are those of the pixels, so that rounding it loses nothing.
+"""The first convolution reads the levels of the pixels, so that rounding its input loses nothing, and in blocks.
 
-A normalised image x = (v / 255 - mean) / std, v = 0, 1, ... 255, has no more levels than uint8. But its channels differ
+A normalised image x = (p - mean) / std, p = 0, 1/255, ... 1, has no more levels than uint8. But its channels differ
 in mean and deviation: with one scale for the tensor its levels are not the pixels', and rounding errs by up to half a
 grey level, on surfaces whose whole contrast may be a few of them.
-So the first convolution reads pixels p = std x + mean in [0, 1] with the step 1 / 255, and its weights normalise:
+So the first convolution reads r = p - z with the step 1 / 255, z being a level close to the means. A further channel
+is u inside the image and 0 where the convolution pads, as r is; its weights take off what the means differ from z:
 
-    sum_c w_c x_c + b = sum_c (w_c / std_c) p_c + b - sum_c w_c mean_c / std_c.
+    sum_c w_c x_c = sum_c (w_c / std_c) r_c + (1 / u) (sum_c (w_c / std_c) (z - mean_c)) u.
 
-The zeros that it pads a normalised image with are no zeros among the pixels: the padding goes first.
+That holds at every place of the filter, and so at the border too. Where the convolution has a stride it reads blocks
+(see `blocks`): of stride 2, 12 channels of colours and 4 of u.
 """
 
 from __future__ import annotations
@@ -22,71 +24,73 @@ from onnx import NodeProto, helper, numpy_helper
 
 from compress.backbone import BackboneSpec
 from compress.export.graph import INPUT
-from compress.quantization.affine import Range
+from compress.quantization.affine import LEVELS, Range
+from compress.quantization.blocks import Side, blocked_filters, blocked_side
 from compress.quantization.qdq import sort_nodes
 
 PIXELS = "pixels"
-UNIT = Range(0.0, 1.0)
-_PADDED, _SCALED = f"{PIXELS}/padded", f"{PIXELS}/scaled"
-_STD, _MEAN = f"{PIXELS}/std", f"{PIXELS}/mean"
+_BLOCKS, _SCALED, _SHIFTED = (f"{PIXELS}/{name}" for name in ("blocks", "scaled", "shifted"))
+_STD, _OFFSET, _CHANNELS, _INSIDE = (f"{PIXELS}/{name}" for name in ("std", "offset", "channels", "inside"))
 _HALFWAY = 1e-3  # grey levels; float32 errs by a hundredth of that
-FLOAT_NODES = (f"{PIXELS}/pad", f"{PIXELS}/scale", f"{PIXELS}/shift")
+FLOAT_NODES = (f"{PIXELS}/block", f"{PIXELS}/scale", f"{PIXELS}/shift", f"{PIXELS}/pad")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def pixel_range(spec: BackboneSpec) -> Range:
+    """What r = p - z spans; its 256 levels are those of the pixels."""
+    zero = _zero_level(spec) / LEVELS
+    return Range(-zero, 1 - zero)
 
 
 def over_pixels(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
     """A copy of `model` that computes the same by way of the value `pixels`, which `FLOAT_NODES` make.
 
     Just a copy where the input, or the input padded with zeros, is not read by one convolution alone, or where that
-    convolution has groups, or weights or a bias that are computed or that other nodes read too.
+    convolution has groups, dilations, or weights that are computed or that other nodes read too.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in copied.graph.initializer}
     arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if tensor.name}
-    source = INPUT
-    reader = _only_reader(copied.graph, source)
-    if reader is not None and _pads_with_zeros(reader, arrays):
-        source = reader.output[0]
-        reader = _only_reader(copied.graph, source)
-    if reader is None or reader.op_type != "Conv" or _attribute(reader, "group", [1]) != [1]:
+    reader = _only_reader(copied.graph, INPUT)
+    before, added = None, [0] * 4
+    if reader is not None and (found := _zeros_added(reader, arrays)):
+        before, added = reader, found
+        reader = _only_reader(copied.graph, before.output[0])
+    if reader is None or not _is_plain(copied.graph, reader, arrays):
         return copied
-    own = [name for name in reader.input[1:] if name]  # the weights and, where there is one, the bias
-    if any(name not in arrays or len(_readers(copied.graph, name)) > 1 for name in own):
-        return copied
-    mean, std = (np.reshape(np.asarray(values, np.float64), (1, 3, 1, 1)) for values in (spec.mean, spec.std))
-    weights = arrays[reader.input[1]] / std
-    bias = -(weights * mean).sum(axis=(1, 2, 3))
-    for name in own[1:]:
-        bias += arrays[name]
-        copied.graph.initializer.remove(tensors[name])
-    tensors[reader.input[1]].CopyFrom(numpy_helper.from_array(weights.astype(np.float32), reader.input[1]))
-    top, left, bottom, right = _attribute(reader, "pads", [0] * 4)
-    kept = [each for each in reader.attribute if each.name != "pads"]
+    name = reader.input[1]
+    filters, block, moves = _over_blocks(copied.graph, reader, _with_inside(arrays[name], spec), added)
+    tensors[name].CopyFrom(numpy_helper.from_array(filters.astype(np.float32), name))
+    kept = [each for each in reader.attribute if each.name not in moves]
     del reader.attribute[:]
-    reader.attribute.extend(kept)
-    reader.input[:] = [PIXELS, reader.input[1], f"{PIXELS}/bias"]
+    reader.attribute.extend([*kept, *(helper.make_attribute(each, values) for each, values in moves.items())])
+    reader.input[0] = PIXELS
+    if before is not None:
+        copied.graph.node.remove(before)
+    mean, std = (np.tile(np.reshape(values, (1, 3, 1, 1)), (1, block**2, 1, 1)) for values in (spec.mean, spec.std))
     constants = {
-        f"{PIXELS}/bias": bias.astype(np.float32),
-        f"{PIXELS}/pads": np.array([0, 0, top, left, 0, 0, bottom, right], np.int64),
         _STD: std.astype(np.float32),
-        _MEAN: mean.astype(np.float32),
+        _OFFSET: (mean + pixel_range(spec).low).astype(np.float32),
+        _CHANNELS: np.array([0, 0, 0, 0, 0, block**2, 0, 0], np.int64),
+        _INSIDE: np.array(_inside(spec), np.float32),
     }
-    copied.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
-    _, pads, deviation, offset = constants
-    pad, scale, shift = FLOAT_NODES
-    copied.graph.node.extend(
-        [
-            helper.make_node("Pad", [source, pads], [_PADDED], pad),
-            helper.make_node("Mul", [_PADDED, deviation], [_SCALED], scale),
-            helper.make_node("Add", [_SCALED, offset], [PIXELS], shift),
-        ]
-    )
+    copied.graph.initializer.extend(numpy_helper.from_array(values, each) for each, values in constants.items())
+    nodes = {
+        _BLOCKS: ("SpaceToDepth", [INPUT], {"blocksize": block}),
+        _SCALED: ("Mul", [_BLOCKS, _STD], {}),
+        _SHIFTED: ("Add", [_SCALED, _OFFSET], {}),
+        PIXELS: ("Pad", [_SHIFTED, _CHANNELS, _INSIDE], {}),
+    }
+    for node, (output, (kind, inputs, options)) in zip(FLOAT_NODES, nodes.items(), strict=True):
+        copied.graph.node.append(helper.make_node(kind, inputs, [output], node, **options))
     sort_nodes(copied.graph)
     return copied
 
 
 def in_one_step(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
-    """A copy of the rounded `model` whose first nodes scale, shift and round in one QuantizeLinear.
+    """A copy of the rounded `model` that scales, shifts and rounds in one QuantizeLinear, and pads what is rounded.
 
     With a scale 1 / (255 std_c) and a zero point round(255 mean_c) for each channel, and v a whole number,
     round(255 std x) + round(255 mean) = round(v - 255 mean) + round(255 mean) = v, unless 255 mean lies halfway between
@@ -95,39 +99,104 @@ def in_one_step(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    levels = 255 * np.asarray(spec.mean, np.float64)
+    levels = LEVELS * np.asarray(spec.mean, np.float64)
     first = _only_reader(copied.graph, PIXELS)
     if first is None or first.op_type != "QuantizeLinear" or (np.abs(levels % 1 - 0.5) < _HALFWAY).any():
         return copied
+    _, scale, shift, pad = (next(node for node in copied.graph.node if node.name == name) for name in FLOAT_NODES)
+    tensors = {tensor.name: tensor for tensor in copied.graph.initializer}
+    blocks = numpy_helper.to_array(tensors[_STD]).shape[1] // 3
     constants: dict[str, NDArray[Any]] = {
-        f"{PIXELS}/steps": (1 / (255 * np.asarray(spec.std, np.float64))).astype(np.float32),
-        f"{PIXELS}/zero_points": np.rint(levels).astype(np.uint8),
+        f"{PIXELS}/steps": np.tile(1 / (LEVELS * np.asarray(spec.std, np.float64)), blocks).astype(np.float32),
+        f"{PIXELS}/zero_points": np.tile(np.rint(levels), blocks).astype(np.uint8),
+        f"{PIXELS}/inside_level": np.array(_inside_level(_zero_level(spec)), np.uint8),
     }
+    steps, zero_points, inside = constants
     copied.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
-    first.input[:] = [_PADDED, *constants]
+    rounded = f"{PIXELS}/levels"
+    pad.input[:], pad.output[:] = [rounded, _CHANNELS, inside], first.output[:]
+    first.input[:], first.output[:] = [_BLOCKS, steps, zero_points], [rounded]
     del first.attribute[:]
     first.attribute.append(helper.make_attribute("axis", 1))
-    for node in [node for node in copied.graph.node if node.name in FLOAT_NODES[1:]]:
+    for node in (scale, shift):
         copied.graph.node.remove(node)
-    for tensor in [tensor for tensor in copied.graph.initializer if tensor.name in (_STD, _MEAN)]:
-        copied.graph.initializer.remove(tensor)
+    for name in (_STD, _OFFSET, _INSIDE):
+        copied.graph.initializer.remove(tensors[name])
+    sort_nodes(copied.graph)
     return copied
 
 
-def _readers(graph: onnx.GraphProto, value: str) -> list[NodeProto]:
-    return [node for node in graph.node if value in node.input]
+def _with_inside(filters: NDArray[np.float32], spec: BackboneSpec) -> NDArray[np.float64]:
+    """Filters (O, 3, h, w) over normalised images as (O, 4, h, w) over r and u."""
+    mean, std = (np.reshape(np.asarray(values, np.float64), (1, 3, 1, 1)) for values in (spec.mean, spec.std))
+    by_colour = filters / std
+    by_place = (by_colour * -(mean + pixel_range(spec).low)).sum(axis=1, keepdims=True) / _inside(spec)
+    return np.concatenate([by_colour, by_place], axis=1)
+
+
+def _over_blocks(
+    graph: onnx.GraphProto, reader: NodeProto, filters: NDArray[np.float64], added: list[int]
+) -> tuple[NDArray[Any], int, dict[str, list[int]]]:
+    """The filters over blocks, the blocks' side, and how the convolution is to move over them."""
+    sizes = [int(side.dim_value) for side in graph.input[0].type.tensor_type.shape.dim[2:]]
+    strides = _attribute(reader, "strides", [1, 1])
+    block = strides[0] if strides[0] == strides[1] and all(size % strides[0] == 0 for size in sizes) else 1
+    pads = [own + more for own, more in zip(_attribute(reader, "pads", [0] * 4), added, strict=True)]
+    sides = [Side(filters.shape[2 + axis], pads[axis], pads[2 + axis]) for axis in (0, 1)]
+    (top, rows), (left, columns) = (
+        blocked_side(size, side, stride, block) for size, side, stride in zip(sizes, sides, strides, strict=True)
+    )
+    colours, inside = (
+        blocked_filters(part, block, (top, left), (rows.length, columns.length)) for part in np.split(filters, [3], 1)
+    )
+    moves = {
+        "kernel_shape": [rows.length, columns.length],
+        "pads": [rows.before, columns.before, rows.behind, columns.behind],
+        "strides": [stride // block for stride in strides],
+    }
+    return np.concatenate([colours, inside], axis=1), block, moves
+
+
+def _zero_level(spec: BackboneSpec) -> int:
+    """255 z: the level that is closest to the mean of the means."""
+    return round(LEVELS * float(np.mean(spec.mean)))
+
+
+def _inside_level(zero: int) -> int:
+    """The level of u, as far from `zero` as there is."""
+    return LEVELS if 2 * zero < LEVELS else 0
+
+
+def _inside(spec: BackboneSpec) -> float:
+    """u."""
+    zero = _zero_level(spec)
+    return (_inside_level(zero) - zero) / LEVELS
 
 
 def _only_reader(graph: onnx.GraphProto, value: str) -> NodeProto | None:
-    readers = _readers(graph, value)
+    readers = [node for node in graph.node if value in node.input]
     return readers[0] if len(readers) == 1 and readers[0].input[0] == value else None
 
 
-def _pads_with_zeros(node: NodeProto, arrays: Mapping[str, NDArray[Any]]) -> bool:
-    if node.op_type != "Pad" or any(each.name == "mode" and each.s != b"constant" for each in node.attribute):
+def _is_plain(graph: onnx.GraphProto, node: NodeProto, arrays: Arrays) -> bool:
+    """Whether `node` is a convolution over all channels and neighbours, with constant weights of its own."""
+    if node.op_type != "Conv" or _attribute(node, "group", [1]) != [1]:
         return False
-    constant = node.input[2] if len(node.input) > 2 else ""
-    return not constant or (constant in arrays and not arrays[constant].any())
+    shared = sum(node.input[1] in other.input for other in graph.node) > 1
+    return not shared and node.input[1] in arrays and set(_attribute(node, "dilations", [1])) == {1}
+
+
+def _zeros_added(node: NodeProto, arrays: Arrays) -> list[int] | None:
+    """How many zeros `node` adds above, left of, below and right of an image; None if that is not all it does."""
+    if node.op_type != "Pad" or any(each.name == "mode" and each.s != b"constant" for each in node.attribute):
+        return None
+    sides, value, axes = [*node.input[1:], "", ""][:3]
+    if axes or sides not in arrays or (value and (value not in arrays or arrays[value].any())):
+        return None
+    before, behind = np.split(arrays[sides], 2)
+    if before[:2].any() or behind[:2].any() or min(*before, *behind) < 0:
+        return None
+    return [int(count) for count in (*before[2:], *behind[2:])]
 
 
 def _attribute(node: NodeProto, name: str, default: list[int]) -> list[int]:

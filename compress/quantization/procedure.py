@@ -24,7 +24,7 @@ from compress.quantization.bias_correction import corrected
 from compress.quantization.calibrators import LEAST_IMAGES, Calibration
 from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
 from compress.quantization.openvino import import_nncf, nncf_rounder
-from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, UNIT, in_one_step, over_pixels
+from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, in_one_step, over_pixels, pixel_range
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
@@ -177,7 +177,7 @@ def _onnxruntime(
     pixelwise = over_pixels(model, backbone.spec)
     seen = collect(pixelwise, backbone.spec, images, places, track=track)
     ranges = useful(pixelwise, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
-    ranges[PIXELS] = UNIT
+    ranges[PIXELS] = pixel_range(backbone.spec)
 
     def round_but(float_layers: Sequence[str]) -> onnx.ModelProto:
         float_nodes = [*nodes_of(model, float_layers), *FLOAT_NODES]
