@@ -24,7 +24,7 @@ from pipelines.within_drop import NEAR_CHANCE
 PAUSE = 0.03  # seconds
 ROUNDS = 30
 # Raise it when the same inputs make another int8 file: float artifacts, which took hours, are kept.
-_PROCEDURE = 2
+_PROCEDURE = 3
 
 
 @dataclass(frozen=True)

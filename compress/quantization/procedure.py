@@ -28,7 +28,9 @@ from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, in_one_step,
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
+from compress.quantization.second_moments import second_moments
 from compress.quantization.streaming import collect, useful
+from compress.quantization.weight_rounding import rounded_filters
 
 CHECKED = 8  # images that the result is checked on, none of which it was calibrated on
 TOLERANCE = 0.5  # relative error of a map above which int8 is taken for broken: 6 dB of signal over noise
@@ -178,10 +180,11 @@ def _onnxruntime(
     seen = collect(pixelwise, backbone.spec, images, places, track=track)
     ranges = useful(pixelwise, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
     ranges[PIXELS] = pixel_range(backbone.spec)
+    filters = rounded_filters(pixelwise, second_moments(pixelwise, backbone.spec, images, places, track=track))
 
     def round_but(float_layers: Sequence[str]) -> onnx.ModelProto:
         float_nodes = [*nodes_of(model, float_layers), *FLOAT_NODES]
-        found = rounded(corrected(pixelwise, seen.means, float_nodes), ranges, float_nodes)
+        found = rounded(corrected(pixelwise, filters, seen.means, float_nodes), ranges, float_nodes)
         return in_one_step(found, backbone.spec)
 
     return round_but
