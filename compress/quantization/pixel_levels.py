@@ -70,21 +70,22 @@ def over_pixels(model: onnx.ModelProto, spec: BackboneSpec) -> onnx.ModelProto:
     if before is not None:
         copied.graph.node.remove(before)
     mean, std = (np.tile(np.reshape(values, (1, 3, 1, 1)), (1, block**2, 1, 1)) for values in (spec.mean, spec.std))
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         _STD: std.astype(np.float32),
         _OFFSET: (mean + pixel_range(spec).low).astype(np.float32),
         _CHANNELS: np.array([0, 0, 0, 0, 0, block**2, 0, 0], np.int64),
         _INSIDE: np.array(_inside(spec), np.float32),
     }
     copied.graph.initializer.extend(numpy_helper.from_array(values, each) for each, values in constants.items())
-    nodes = {
-        _BLOCKS: ("SpaceToDepth", [INPUT], {"blocksize": block}),
-        _SCALED: ("Mul", [_BLOCKS, _STD], {}),
-        _SHIFTED: ("Add", [_SCALED, _OFFSET], {}),
-        PIXELS: ("Pad", [_SHIFTED, _CHANNELS, _INSIDE], {}),
-    }
-    for node, (output, (kind, inputs, options)) in zip(FLOAT_NODES, nodes.items(), strict=True):
-        copied.graph.node.append(helper.make_node(kind, inputs, [output], node, **options))
+    to_blocks, scale, shift, pad = FLOAT_NODES
+    copied.graph.node.extend(
+        [
+            helper.make_node("SpaceToDepth", [INPUT], [_BLOCKS], to_blocks, blocksize=block),
+            helper.make_node("Mul", [_BLOCKS, _STD], [_SCALED], scale),
+            helper.make_node("Add", [_SCALED, _OFFSET], [_SHIFTED], shift),
+            helper.make_node("Pad", [_SHIFTED, _CHANNELS, _INSIDE], [PIXELS], pad),
+        ]
+    )
     sort_nodes(copied.graph)
     return copied
 
