@@ -142,9 +142,11 @@ def create_backbone(
 
     Args:
         name: a registered architecture, or any timm network with feature maps at strides 8 and 16.
-        weights: `auto` (what this machine has, without a download: the official ImageNet weights in the
-            local cache, else `offline`), `imagenet` (the same, downloaded if need be), `offline` (out of
-            an installed Python package), `none` (random), or a `.safetensors` / `.pth` file.
+        weights: `imagenet` (the official weights, out of the local cache or downloaded), `bundled` (our own, inside
+            this package), `offline` (out of an installed Python package), `none` (random), or a `.safetensors` /
+            `.pth` file. `local` is what this machine has: the cache, else `offline`, else `bundled`; `auto` is the
+            same, and downloads before it takes `bundled`. What `auto` and `local` decide to be told, and every
+            download, is a warning of the logger `compress.weights`.
         taps: the stages whose maps are returned; by default the last ones at strides 8 and 16.
         seed: of the random weights.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shlex
 import sys
 import time
@@ -77,6 +78,16 @@ def minutes(seconds: float | None) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class _Notes(logging.Handler):
+    """What the library has to tell while it works, such as that a download begins, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+_NOTES = _Notes(logging.WARNING)
 
 
 class ProgressBars:
@@ -173,6 +184,7 @@ def refuse_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         # timm and fvcore script functions as they are imported, which torch calls deprecated in every run.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+        logging.getLogger("compress").addHandler(_NOTES)  # once: a handler that is there is not added again
         try:
             _run(command, *args, **kwargs)
         except KeyboardInterrupt:

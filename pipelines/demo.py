@@ -1,13 +1,24 @@
-"""The main job on the embedded default: generated surfaces, and weights out of a Python package."""
+"""The main job on the embedded default: generated surfaces, and the weights that ship with the package."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelines.sweep_plan import SweepPlan
 
-DEMO = SweepPlan(
-    archs=("efficientnet_lite0",),
-    methods=("magnitude",),
+STEPS = 60  # of recovery, each: a taste of it, the whole demo within five minutes on two cores
+
+# Two sweeps into one folder: the small network is cut at one ratio only.
+_RESNET = SweepPlan(
+    archs=("resnet18",),
+    methods=("lcp",),
     ratios=(0.0, 0.3, 0.5, 0.7),
+    recovers=("distill",),
+    steps=STEPS,
+    images=("generated",),
+    precisions=("fp32", "int8"),
     datasets=("generated",),
-    weights="offline",
+    weights="bundled",
 )
+_MOBILENET = replace(_RESNET, archs=("mobilenet_v3_small",), ratios=(0.0, 0.5))
+DEMO = (_RESNET, _MOBILENET)

@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from anomaly import AnomalyError
+from anomaly import DATASETS, AnomalyError, open_dataset
 from anomaly.images import list_images, read_image
 from anomaly.progress import Track, quiet
 from compress.errors import CompressError, some_of
 from compress.files import sha256_of_file
 from pipelines.console import note
-from pipelines.places import find_dataset
+from pipelines.places import cache_folder, find_dataset
 from prunecore_runtime.images import SUFFIXES
 
 SHORT_SIDE = 256  # pixels; larger images are shrunk to it, smaller ones stay as they are
@@ -112,10 +112,12 @@ class LabelledImages(Sequence[tuple[Tensor, int]]):
 def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), track: Track = quiet) -> ImageSet:
     """All images below `folders`, by name, folder after folder; every image counts once, however it is reached.
 
+    The name of a registered dataset stands for its good training images.
+
     Hidden files and folders are passed over, links are followed. Images that cannot be read are left out with a note.
 
     Args:
-        folders: folders here or, by name, in `PRUNECORE_DATA`.
+        folders: folders here or, by name, in `PRUNECORE_DATA`; names in `DATASETS`.
         also: further files, such as a category's good training images.
 
     Raises:
@@ -123,7 +125,10 @@ def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), tra
     """
     if not folders and not also:
         raise CompressError("no images given: name a folder of them with --images DIR")
-    sources = [_source(_found(folder), str(number)) for number, folder in enumerate(folders)]
+    sources = [
+        _good_images(str(folder), track) if str(folder) in DATASETS else _source(_found(folder), str(number))
+        for number, folder in enumerate(folders)
+    ]
     if also:
         # Names alone can be there twice: train/good/000.png of two categories.
         sources.append(_Source("further files", {f"also/{n}/{file.name}": file for n, file in enumerate(also)}))
@@ -160,6 +165,13 @@ def _found(name: str | Path) -> Path:
         what = "is a file" if folder.exists() else "does not exist"
         raise CompressError(f"the folder of images {folder} {what}: name a folder that holds images")
     return folder
+
+
+def _good_images(dataset: str, track: Track) -> _Source:
+    """What a dataset trains on; its test images are not for us."""
+    categories = open_dataset(dataset, cache=cache_folder(), track=track)
+    files = {f"{each.name}/{sample.image.name}": sample.image for each in categories for sample in each.train}
+    return _Source(dataset, {f"{dataset}/{name}": file for name, file in files.items()})
 
 
 def _source(folder: Path, name: str) -> _Source:

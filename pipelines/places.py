@@ -1,7 +1,7 @@
 """Where data, weights and caches lie. The only file that reads the environment.
 
 `PRUNECORE_DATA` is a folder with `data/` (datasets) and `weights/` (files named ARCH-*.safetensors).
-`PRUNECORE_CACHE` is where generated datasets are kept.
+`PRUNECORE_CACHE` is where generated datasets are kept. `PRUNECORE_OFFLINE=1` keeps `--weights auto` off the network.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ def find_dataset(name: str) -> str:
 
 
 def find_weights(arch: str, weights: str) -> str:
-    """`weights` as given; `auto` and names of no file here are looked up in `PRUNECORE_DATA` first."""
+    """`weights` as given; `auto`, `local` and names of no file here are looked up in `PRUNECORE_DATA` first.
+
+    With `PRUNECORE_OFFLINE` set, and not to 0, `auto` is `local`: no download.
+    """
+    if weights == "auto" and os.environ.get("PRUNECORE_OFFLINE", "0") not in ("", "0"):
+        weights = "local"
     folder = _shared("weights", "")
     if folder is None:
         return weights
-    if weights == "auto":
+    if weights in ("auto", "local"):
         files = sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
         own = [file for file in files if file.stem == arch or file.name.startswith(f"{arch}-")]
         return str(own[0]) if own else weights

@@ -17,6 +17,9 @@ from anomaly.datasets.generated import generate
 from compress import RECOVERIES, Recipe
 from compress.pruning import procedure
 from compress.pruning.sparse_training import train_sparse
+from compress.weights import bundled
+
+os.environ.setdefault("PRUNECORE_OFFLINE", "1")  # no test downloads
 
 # One thread each where pytest-xdist runs a process on every core.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -64,6 +67,20 @@ def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("distill", "finetune"):
         monkeypatch.setitem(RECOVERIES, name, dataclasses.replace(RECOVERIES[name], recipe=small))
     monkeypatch.setattr(procedure, "train_sparse", functools.partial(train_sparse, recipe=small))
+
+
+@pytest.fixture
+def bundled_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of bundled weights with random ones of MobileNetV3-Small alone, in the place of what ships."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    monkeypatch.setattr(bundled, "FOLDER", folder)
+    card = bundled.Card(
+        "mobilenet_v3_small", "nobody", "none", "0" * 64, image_auroc={"bundled": 0.91234, "official": 0.95}
+    )
+    state = compress.create_backbone("mobilenet_v3_small", weights="none", seed=5).trunk.state_dict()
+    bundled.write_bundled(folder / "mobilenet_v3_small.safetensors", state, card)
+    return folder
 
 
 @pytest.fixture(scope="session")

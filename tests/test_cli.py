@@ -114,18 +114,27 @@ def test_a_sweep_out_of_a_file(tiny_dataset: Path) -> None:
 
 
 def test_the_demo_is_a_sweep_and_its_report(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = SweepPlan(archs=(ARCH,), weights="none", ratios=(0.0, 0.5), datasets=(str(tiny_dataset),))
+    small = [
+        SweepPlan(archs=(arch,), weights="none", ratios=(ratio,), datasets=(str(tiny_dataset),), timing=False)
+        for arch, ratio in ((ARCH, 0.5), ("resnet18", 0.9))
+    ]
     monkeypatch.setattr(demo_module, "DEMO", small)
     result = run("demo", "-o", "demo")
     assert result.exit_code == 0, result.output
     assert "wrote demo/report/index.html" in result.stdout
+    table = Path("demo/report/report.md").read_text()
+    assert all(f"| {arch} |" in table for arch in (r"mobilenet\_v3\_small", "resnet18"))
 
 
-def test_the_demo_compares_the_origin_with_three_ratios() -> None:
-    dense, *slim = demo_module.DEMO.slimmings()
-    assert dense is None
-    assert [(each.method, each.ratio) for each in slim if each] == [("magnitude", ratio) for ratio in (0.3, 0.5, 0.7)]
-    assert demo_module.DEMO.weights == "offline"
+def test_the_demo_slims_the_missions_backbones_with_what_ships() -> None:
+    asked = [
+        (plan.archs, slimming.ratio if slimming else 0.0) for plan in demo_module.DEMO for slimming in plan.slimmings()
+    ]
+    small = ("mobilenet_v3_small",)
+    assert asked == [*((("resnet18",), ratio) for ratio in (0.0, 0.3, 0.5, 0.7)), (small, 0.0), (small, 0.5)]
+    for plan in demo_module.DEMO:
+        assert (plan.weights, plan.precisions, plan.datasets) == ("bundled", ("fp32", "int8"), ("generated",))
+        assert all(slimming.recovering for slimming in plan.slimmings() if slimming)
 
 
 def test_generate() -> None:
@@ -198,7 +207,7 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
         ("the folder", (*prune, "--ratio", 0.5, "-o", "missing/slim.safetensors")),
         ("it is a folder", (*prune, "--ratio", 0.5, "-o", "empty")),
         ("no stage 'features.77'", (*prune, "--ratio", 0.5, "--taps", "features.77")),
-        ("holds no pretrained weights", ("prune", "--arch", "wide_resnet50_2", "--ratio", 0.5)),
+        ("no pretrained weights for wide_resnet50_2 here", ("prune", "--arch", "wide_resnet50_2", "--ratio", 0.5)),
         ("no such file: no.pth", ("prune", "--ratio", 0.5, "--weights", "no.pth")),
         ("no folder of that name", (*evaluate, "--dataset", "nowhere")),
         ("in no known layout", (*evaluate, "--dataset", "empty")),

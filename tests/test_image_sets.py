@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
+from anomaly import DATASETS, Category
+from anomaly.datasets import Named
+from anomaly.datasets.mvtec import read_mvtec
 from compress.errors import CompressError
 from pipelines import image_sets
 from pipelines.image_sets import open_images, open_labelled_images
@@ -269,3 +273,19 @@ def test_labels_that_are_none_are_refused() -> None:
     ]:
         with pytest.raises(CompressError, match=message):
             open_labelled_images(folder)
+
+
+def test_the_name_of_a_dataset_stands_for_its_good_training_images(
+    tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(cache: Path, track: object) -> list[Category]:
+        return read_mvtec(tiny_dataset, dataset="generated")
+
+    monkeypatch.setitem(DATASETS, "generated", Named(read, "a small one"))
+    grey("photos/a.png", 7)
+    images = open_images(["generated", "photos"])
+    assert len(images) == 2 * 6 + 1  # of each surface the good ones to train on, and nothing to test on
+    assert values(images[-1:]) == [7]
+    first = pil_to_tensor(Image.open(tiny_dataset / "printed_grid/train/good/000.png").convert("RGB"))
+    assert torch.equal(images[0], first)
+    assert open_images(["generated"]).fingerprint != images.fingerprint

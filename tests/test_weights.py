@@ -1,11 +1,10 @@
-"""Weights: what loads, what is refused and with which words. No test touches a network."""
+"""Files of weights: what loads, what is refused and with which words."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 import torchvision
@@ -14,7 +13,6 @@ from torch import Tensor
 
 import compress
 from compress import CompressError
-from compress.networks import timm_factory, torchvision_factory
 
 State = dict[str, Tensor]
 
@@ -24,19 +22,6 @@ def state() -> State:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return torchvision.models.resnet18(weights=None).state_dict()
-
-
-@pytest.fixture
-def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty hub cache, and a network that is down."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(timm_factory, "cached_weights", lambda model: None)
-
-    def down(*arguments: object, **options: object) -> None:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", down)
-    return tmp_path
 
 
 def _without_tail(state: State) -> State:
@@ -104,81 +89,13 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
     [
         ("nowhere.safetensors", "no such file: nowhere.safetensors"),
         (f"{'x' * 300}.safetensors", "cannot read x.*File name too long"),
-        ("imagnet", "use auto, imagenet"),
+        ("imagnet", "use auto, local, imagenet, bundled"),
         ("offline", "efficientnet_lite0 alone"),
     ],
 )
 def test_words_for_weights_that_do_not_exist(weights: str, message: str) -> None:
     with pytest.raises(CompressError, match=message):
         compress.create_backbone("resnet18", weights=weights)
-
-
-def test_no_download_names_the_offline_ways(no_cache: Path) -> None:
-    with pytest.raises(CompressError, match=r"cannot download.*Name or service not known.*--weights offline"):
-        compress.create_backbone("resnet18", weights="imagenet")
-
-
-def test_auto_never_downloads(no_cache: Path) -> None:
-    with pytest.raises(CompressError, match="--weights imagenet downloads"):
-        compress.create_backbone("resnet18", weights="auto")
-
-
-def test_the_local_cache_of_official_weights_is_used(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    file = Path(torchvision_factory._url("resnet18")).name
-    (tmp_path / "checkpoints").mkdir()
-    torch.save(state, tmp_path / "checkpoints" / file)
-    for weights in ("auto", "imagenet"):
-        backbone = compress.create_backbone("resnet18", weights=weights)
-        assert backbone.spec.weights.source == "imagenet"
-        assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
-
-
-def test_a_download_goes_through_torchs_hub_with_its_checksum(
-    state: State, no_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, object] = {}
-
-    def fetch(url: str, **options: object) -> State:
-        asked.update(options, url=url)
-        return state
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-    backbone = compress.create_backbone("resnet18", weights="imagenet")
-    assert str(asked["url"]).endswith("resnet18-f37072fd.pth")
-    assert asked["check_hash"] is True
-    assert asked["weights_only"] is True
-    assert torch.equal(backbone.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
-
-
-def test_timms_weights_come_from_its_cache_or_its_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = compress.create_backbone("regnety_002", weights="none", seed=4).trunk.state_dict()
-    save_file(state, tmp_path / "model.safetensors")
-    asked = []
-
-    def fetch(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    downloaded = compress.create_backbone("regnety_002", weights="imagenet")
-    assert asked == [("timm/regnety_002.pycls_in1k", "model.safetensors")]
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", fetch)
-    cached = compress.create_backbone("regnety_002", weights="auto")
-    for backbone in (downloaded, cached):
-        assert backbone.spec.weights.source == "imagenet"
-        assert torch.equal(backbone.trunk.get_parameter("stem.conv.weight"), state["stem.conv.weight"])
-
-
-def test_a_damaged_cache_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"half a download")
-    with pytest.raises(CompressError, match=r"resnet18-f37072fd\.pth .*get it again"):
-        compress.create_backbone("resnet18", weights="auto")
 
 
 def test_offline_weights_are_pretrained() -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from compress.networks import timm_factory, torchvision_factory
+from compress.networks.reaching import Download
 
 State = dict[str, Tensor]
 
@@ -37,8 +38,8 @@ class Factory(Protocol):
     def cached_weights(self, model: str) -> Path | None:
         """The file of the official ImageNet weights if this machine has it already."""
 
-    def download_weights(self, model: str) -> State:
-        """The official ImageNet weights, from the network. Raises OSError where it cannot be reached."""
+    def open_download(self, model: str) -> Download:
+        """The official ImageNet weights, ready to be sent. Raises OSError, within seconds, where they are not."""
 
 
 FACTORIES: dict[str, Factory] = {

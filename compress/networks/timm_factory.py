@@ -10,6 +10,9 @@ import timm
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from compress.networks import reaching
+from compress.networks.reaching import Download
+
 
 def build(model: str) -> nn.Module:
     network: nn.Module = timm.create_model(model, pretrained=False)
@@ -63,16 +66,23 @@ def cached_weights(model: str) -> Path | None:
     return Path(file) if isinstance(file, str) else None
 
 
-def download_weights(model: str) -> dict[str, Tensor]:
-    from huggingface_hub import hf_hub_download
+def open_download(model: str) -> Download:
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url
     from huggingface_hub.utils import logging
 
     repository = _hub_id(model)
     if repository is None:
         raise FileNotFoundError(f"timm names no weights for {model}")
-    # Its retries print a line each; the one error that is raised in the end says it all.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    return load_file(hf_hub_download(repository, "model.safetensors"))
+    if constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+
+    def fetch() -> dict[str, Tensor]:
+        # Its retries print a line each; the one error that is raised in the end says it all.
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        return load_file(hf_hub_download(repository, "model.safetensors"))
+
+    url = hf_hub_url(repository, "model.safetensors")
+    return reaching.open_download(url, Path(constants.HF_HUB_CACHE), fetch)
 
 
 def _feature_info(network: nn.Module) -> list[dict[str, Any]]:

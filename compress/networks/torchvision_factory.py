@@ -9,6 +9,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from compress.networks import reaching
+from compress.networks.reaching import Download
+
 _RESNET_CHAIN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -75,13 +78,22 @@ def classifier(network: nn.Module) -> nn.Module:
 
 
 def cached_weights(model: str) -> Path | None:
-    file = Path(torch.hub.get_dir(), "checkpoints", _url(model).rsplit("/", 1)[-1])
+    file = _cache() / _url(model).rsplit("/", 1)[-1]
     return file if file.is_file() else None
 
 
-def download_weights(model: str) -> dict[str, Tensor]:
-    # The official files are pickles of plain tensors; weights_only never runs their code.
-    return torch.hub.load_state_dict_from_url(_url(model), map_location="cpu", check_hash=True, weights_only=True)
+def open_download(model: str) -> Download:
+    def fetch() -> dict[str, Tensor]:
+        # The official files are pickles of plain tensors; weights_only never runs their code.
+        return torch.hub.load_state_dict_from_url(
+            _url(model), map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+
+    return reaching.open_download(_url(model), _cache(), fetch)
+
+
+def _cache() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 def _chain(network: nn.Module) -> tuple[str, ...]:

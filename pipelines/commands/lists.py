@@ -37,9 +37,10 @@ def methods(as_json: AsJson = False) -> None:
 def backbones(as_json: AsJson = False) -> None:
     """List the registered architectures; most convolutional networks of timm work too, by their timm name."""
     from compress import ARCHITECTURES
+    from compress.weights import weights_of
 
-    rows = [[a.name, a.factory_name, ", ".join(a.taps)] for a in ARCHITECTURES.values()]
-    _list(["name", "factory", "taps"], rows, as_json)
+    rows = [[a.name, a.factory_name, ", ".join(a.taps), ", ".join(weights_of(a))] for a in ARCHITECTURES.values()]
+    _list(["name", "factory", "taps", "pretrained weights"], rows, as_json)
 
 
 def _needs(method: Method) -> str:

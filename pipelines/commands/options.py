@@ -19,8 +19,9 @@ TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 Weights = Annotated[
     str,
     typer.Option(
-        help="auto (what this machine has: $PRUNECORE_DATA/weights, the cache of ImageNet weights, the offline "
-        "package), imagenet (downloads), offline (efficientnet_lite0 out of a Python package), none (random) or a FILE."
+        help="auto (the first of: $PRUNECORE_DATA/weights, the cache of ImageNet weights, the offline package, a "
+        "download, the bundled ones), local (the same without a download), imagenet (downloads), bundled (in this "
+        "package), offline (efficientnet_lite0 out of a Python package), none (random) or a FILE."
     ),
 ]
 Taps = Annotated[
@@ -138,7 +139,7 @@ ImageFolders = Annotated[
     typer.Option(
         "--images",
         help="Folders of photographs to train and calibrate on, comma-separated; no labels needed. A dataset's good "
-        "training images may be among them, its test images never.",
+        "training images may be among them (the name generated or elpv stands for them), its test images never.",
         rich_help_panel=TRAINING,
     ),
 ]
