@@ -118,6 +118,17 @@ def test_a_file_is_half_precision_and_loads_as_float(bundled_stand_in: Path) -> 
         compress.create_backbone(ARCH, weights="bundled", taps=("features.3", "features.9"))
 
 
+def test_rounding_moves_a_map_by_less_than_a_thousandth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    exact = compress.create_backbone("resnet18", weights="none", seed=1)
+    write_bundled(tmp_path / "resnet18.safetensors", exact.trunk.state_dict(), CARD)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = zip(exact(images), compress.create_backbone("resnet18", weights="bundled")(images), strict=True)
+        errors = [float((ours - own).norm() / own.norm()) for own, ours in maps]
+    assert 0 < max(errors) < 1e-3
+
+
 def test_the_card_is_read_back_and_a_corrected_one_is_no_other_network(bundled_stand_in: Path) -> None:
     before = compress.create_backbone(ARCH, weights="bundled").spec.weights
     assert card_of(ARCH).cost == "image AUROC on magnetic_tile 0.912, with the official ones 0.950"

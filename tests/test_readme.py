@@ -165,7 +165,15 @@ def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "docs/pruning.md", "docs/quantization.md", "docs/sweeps.md", "CONTRIBUTING.md"]
+    "file",
+    [
+        "README.md",
+        "docs/pruning.md",
+        "docs/quantization.md",
+        "docs/sweeps.md",
+        "docs/bundled_weights.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_every_link_and_picture_is_there(file: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text())
