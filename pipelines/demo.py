@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipelines.sweep_plan import SweepPlan
 
-STEPS = 60  # of recovery, each: a taste of it, the whole demo within five minutes on two cores
+STEPS = 120  # of recovery, each: enough to be seen, and the whole demo within five minutes on two cores
 
 # Two sweeps into one folder: the small network is cut at one ratio only.
 _RESNET = SweepPlan(

@@ -49,9 +49,12 @@ def test_official_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch: 
 
 
 def test_a_small_run_prints_its_table_and_records_what_it_measured(
-    tiny_dataset: Path, bundled_stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_dataset: Path,
+    bundled_stand_in: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     ours = [each for each in contenders([ARCH]) if each.title in ("random", "bundled")]
     monkeypatch.setattr(bundled_weights, "contenders", lambda archs: ours)
     monkeypatch.setattr(bundled_weights, "DATASET", tiny_dataset.name)

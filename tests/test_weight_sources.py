@@ -109,9 +109,14 @@ def test_auto_takes_the_cache_first_and_says_nothing(
 
 
 def test_auto_downloads_what_a_hub_has_and_tells_so_before(
-    state: State, hub: Path, tmp_path_factory: pytest.TempPathFactory, serve: Serve, bundled_stand_in: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    state: State,
+    hub: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve: Serve,
+    bundled_stand_in: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     published = publish(state, tmp_path_factory.mktemp("hub"), serve, monkeypatch)
     loading = torch.hub.load_state_dict_from_url
     told: list[str] = []
@@ -181,12 +186,16 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     assert "127.0.0.1" in line
 
 
-@pytest.mark.parametrize("digits", ["00000000"])
 def test_a_download_with_another_checksum_is_not_used(
-    state: State, tmp_path_factory: pytest.TempPathFactory, serve: Serve, bundled_stand_in: Path, digits: str,
-    hub: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    publish(state, tmp_path_factory.mktemp("hub"), serve, monkeypatch, digits=digits)
+    state: State,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve: Serve,
+    bundled_stand_in: Path,
+    hub: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish(state, tmp_path_factory.mktemp("hub"), serve, monkeypatch, digits="00000000")
     assert compress.create_backbone(ARCH).spec.weights.source == "bundled"
     assert "invalid hash value" in caplog.messages[-1]
     assert not list(hub.iterdir())
@@ -242,6 +251,21 @@ def test_timms_weights_come_from_its_cache_or_its_hub(
     for backbone in (downloaded, cached):
         assert backbone.spec.weights.source == "imagenet"
         assert torch.equal(backbone.trunk.get_parameter("stem.conv.weight"), state["stem.conv.weight"])
+
+
+def test_a_download_from_timms_hub_that_breaks_off_is_a_refusal_in_one_line(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+    address = serve(partial(Files, directory=str(tmp_path)))
+
+    def break_off(repository: str, file: str) -> str:
+        raise huggingface_hub.errors.HTTPError("the connection broke")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda repository, file: f"{address}/{file}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", break_off)
+    with pytest.raises(CompressError, match="cannot be downloaded: the connection broke"):
+        compress.create_backbone("regnety_002")
 
 
 def test_the_hubs_own_switch_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:

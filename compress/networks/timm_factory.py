@@ -67,7 +67,7 @@ def cached_weights(model: str) -> Path | None:
 
 
 def open_download(model: str) -> Download:
-    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, errors, hf_hub_download, hf_hub_url
     from huggingface_hub.utils import logging
 
     repository = _hub_id(model)
@@ -79,7 +79,10 @@ def open_download(model: str) -> Download:
     def fetch() -> dict[str, Tensor]:
         # Its retries print a line each; the one error that is raised in the end says it all.
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        return load_file(hf_hub_download(repository, "model.safetensors"))
+        try:
+            return load_file(hf_hub_download(repository, "model.safetensors"))
+        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the library below it: no OSError
+            raise ConnectionError(str(error) or type(error).__name__) from error
 
     url = hf_hub_url(repository, "model.safetensors")
     return reaching.open_download(url, Path(constants.HF_HUB_CACHE), fetch)

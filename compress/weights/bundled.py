@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -102,7 +102,7 @@ def write_bundled(file: Path, state: State, card: Card) -> None:
                 f"{name} has values up to {tensor.abs().max():.3g}, and float16 ends at 65,504: train with weight decay"
             )
         tensors[name] = half
-    header = {"format": FORMAT, _KEY: json.dumps(card.__dict__, sort_keys=True)}
+    header = {"format": FORMAT, _KEY: json.dumps(asdict(card), sort_keys=True)}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=header)
 

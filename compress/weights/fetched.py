@@ -47,7 +47,7 @@ def fit_to(trunk: nn.Module, fetched: Fetched) -> State:
     if missing:
         raise CompressError(
             f"weights {fetched.source} lack {len(missing)} of {len(needed)} tensors up to the last tap: "
-            f"{some_of(missing)}; the file has {some_of(sorted(state), 3)}"
+            f"{some_of(missing)}; the file has {some_of(sorted(state), 3)}: give one that has them, or tap earlier"
         )
     wrong = [
         f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
