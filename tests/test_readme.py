@@ -87,7 +87,7 @@ def test_the_library_example_runs(tiny_dataset: Path, tmp_path: Path, monkeypatc
     (tmp_path / "example.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path("example.py")
-    assert names["slim"].feature_info.channels() == [28, 78]
+    assert names["slim"].feature_info.channels() == [89, 179]
     assert len(names["detector"].bank) == 47
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from compress.weights.bundled import bundled_archs, card_of
 from pipelines.cli import app
 
 pytestmark = pytest.mark.real
@@ -33,3 +34,15 @@ def test_random_weights_are_visibly_worse_on_real_images(real_data: Path, tmp_pa
     row = json.loads(file.read_text())
     assert 0.5 < row["image_auroc"] < 0.7
     assert row["pixel_auroc"] < 0.7
+
+
+@pytest.mark.parametrize("arch", bundled_archs())
+def test_bundled_weights_detect_as_their_card_says(arch: str, real_data: Path, tmp_path: Path) -> None:
+    """The least that they ship with, and the number in the header, which `--weights auto` tells."""
+    least = {"resnet18": 0.94, "mobilenet_v3_small": 0.90}
+    file = tmp_path / "row.json"
+    arguments = ["evaluate", arch, "--weights", "bundled", "--dataset", "magnetic_tile", "-o", str(file)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    found = json.loads(file.read_text())["image_auroc"]
+    assert found >= least[arch]
+    assert found == pytest.approx(card_of(arch).image_auroc["bundled"], abs=0.015)
