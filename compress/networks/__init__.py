@@ -29,6 +29,9 @@ class Factory(Protocol):
     def run(self, trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """Feature maps of shape (N, C_i, H_i, W_i), one per tap, shallow first."""
 
+    def blocks(self, trunk: nn.Module) -> list[nn.Module]:
+        """The trunk's own modules that run one after another: the stem, then each block. None if it is no chain."""
+
     def run_whole(self, model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """Class scores of the whole network, and the maps that `run` gives for the same taps."""
 

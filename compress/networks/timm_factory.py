@@ -45,6 +45,10 @@ def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
     return maps
 
 
+def blocks(trunk: nn.Module) -> list[nn.Module]:
+    return []
+
+
 def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     names = stages(model, network)
     last, maps = network.forward_intermediates(  # type: ignore[operator]

@@ -60,6 +60,19 @@ def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
     return maps
 
 
+def blocks(trunk: nn.Module) -> list[nn.Module]:
+    front: list[nn.Module] = []
+    found: list[nn.Module] = []
+    for name in trunk.names:  # type: ignore[union-attr]
+        module = trunk.get_submodule(name)
+        if not list(module.children()):
+            front.append(module)
+        else:
+            # A stage of a ResNet is a plain sequence of its blocks; what derives from it is a block itself.
+            found += module.children() if type(module) is nn.Sequential else [module]
+    return [nn.Sequential(*front), *found] if front else found
+
+
 def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     maps: list[Tensor] = []
     hooks = [

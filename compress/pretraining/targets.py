@@ -1,0 +1,85 @@
+"""What a teacher's map asks of a student's: the same channels, or as many principal components."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.errors import CompressError
+
+LEAST_VARIANCE = 0.01  # of a channel, as a share of its map's mean: a nearly silent one is no infinite error
+LEVELLING = 0.5  # power of its own deviation that a component is divided by: 0 keeps distances, 1 makes all alike
+
+
+class Target(Protocol):
+    """Of one of the teacher's maps (N, C, H, W)."""
+
+    def of(self, hint: Tensor) -> Tensor:
+        """The map that the student should give, (N, K, H, W)."""
+
+    def error(self, own: Tensor, wanted: Tensor) -> Tensor:
+        """Mean squared distance over the target's variance, a scalar: 1 for a student that gives the mean."""
+
+
+class ChannelTarget:
+    """The teacher's channels as they are, for a student of its architecture; each counts over its own variance.
+
+    Args:
+        hints: the teacher's maps (N, C, H, W) that the variances are measured on.
+    """
+
+    def __init__(self, hints: Tensor) -> None:
+        variance = hints.var((0, 2, 3), correction=0)
+        floor = LEAST_VARIANCE * variance.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        self._scale = variance.clamp_min(floor).rsqrt().view(1, -1, 1, 1)
+
+    def of(self, hint: Tensor) -> Tensor:
+        return hint
+
+    def error(self, own: Tensor, wanted: Tensor) -> Tensor:
+        return ((own - wanted) * self._scale).square().mean()
+
+
+class ComponentTarget:
+    """The first principal components of the teacher's map, as many as the student's map has channels.
+
+    No other linear map to K dimensions keeps more of the squared distances between patches, which is what a memory
+    bank compares. Component k, of variance v_k, is divided by v_k^(LEVELLING / 2).
+
+    Args:
+        hints: the teacher's maps (N, C, H, W) that the components are measured on.
+        own: a map (1, K, H, W) of the untrained student.
+
+    Raises:
+        CompressError: K is more than C, or the student's map cannot be negative, as components are.
+    """
+
+    def __init__(self, hints: Tensor, own: Tensor) -> None:
+        channels, width = hints.shape[1], own.shape[1]
+        if width > channels:
+            raise CompressError(
+                f"the student's map at {own.shape[-1]} x {own.shape[-1]} has {width} channels and the teacher's "
+                f"{channels}: give a wider teacher"
+            )
+        if bool((own >= 0).all()):
+            raise CompressError(
+                "the student's maps are never negative, and a teacher's principal components are: give a teacher of the "
+                "student's own architecture, or a student whose blocks end without activation, such as mobilenet_v3_small"
+            )
+        patches = hints.permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
+        values, vectors = values.flip(0)[:width].clamp_min(1e-12), vectors.flip(1)[:, :width]
+        levelled = vectors * values.pow(-LEVELLING / 2)
+        self._weight = levelled.T.float()[:, :, None, None].contiguous()
+        self._bias = -(mean @ levelled).float()
+        self._variance = float(values.pow(1 - LEVELLING).mean())
+
+    def of(self, hint: Tensor) -> Tensor:
+        return F.conv2d(hint, self._weight, self._bias)
+
+    def error(self, own: Tensor, wanted: Tensor) -> Tensor:
+        return (own - wanted.float()).square().mean() / self._variance
