@@ -1,0 +1,106 @@
+"""compress pretrain: recipes, what they make, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+import compress
+from compress import CompressError
+from pipelines.cli import app
+from pipelines.pretraining import PretrainingRecipe, shipped_recipes
+
+SMALL = """
+arch = "{arch}"
+teacher = "resnet18"
+teacher_weights = "none"
+images = ["photos"]
+steps = 3
+batch = 4
+crop = 32
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photographs: Path) -> None:
+    """Each test in a folder of its own, with photographs and nothing of the machine's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PRUNECORE_DATA", raising=False)
+    Path("photos").symlink_to(photographs)
+
+
+def recipe(text: str = SMALL, arch: str = "mobilenet_v3_small") -> Path:
+    file = Path("small.toml")
+    file.write_text(text.format(arch=arch))
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["pretrain", *(str(argument) for argument in arguments)])
+
+
+def test_the_command_writes_weights_that_any_network_of_the_architecture_takes() -> None:
+    result = run(recipe(), "-o", "own.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "wrote own.safetensors" in result.stdout
+    assert not list(Path().glob("*.state*"))
+    backbone = compress.create_backbone("mobilenet_v3_small", weights="own.safetensors")
+    fresh = compress.create_backbone("mobilenet_v3_small", weights="none")
+    changed = backbone.trunk.state_dict()["features.8.block.0.0.weight"]
+    assert not changed.equal(fresh.trunk.state_dict()["features.8.block.0.0.weight"])
+
+
+def test_the_same_recipe_gives_the_same_weights() -> None:
+    for name in ("one", "two"):
+        assert run(recipe(arch="resnet18"), "-o", f"{name}.safetensors").exit_code == 0
+    one, two = (load_file(f"{name}.safetensors") for name in ("one", "two"))
+    assert all(tensor.equal(two[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_the_recipes_of_the_bundled_weights_ship_with_the_package(name: str) -> None:
+    assert name in shipped_recipes()
+    shipped = PretrainingRecipe.read(name)
+    assert (shipped.name, shipped.arch, shipped.images) == (name, name, ("natural1k",))
+    assert shipped.steps >= 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("steps = 3", "step = 3"), "unknown key 'step'"),
+        (("steps = 3", ""), "lacks steps"),
+        (("steps = 3", 'steps = "3"'), "steps = '3': int is needed"),
+        (('images = ["photos"]', 'images = "photos"'), "a list of folders is needed"),
+        (("batch = 4", "batch = 1"), "batch 1 of a training recipe must be at least 2"),
+        (("steps = 3", "steps = ["), "is no TOML"),
+        (('images = ["photos"]', 'images = ["nowhere"]'), "nowhere does not exist"),
+        (('teacher = "resnet18"', 'teacher = "resnet"'), "unknown architecture 'resnet'"),
+        (("steps = 3", "steps = 0"), "0 steps of training"),
+    ],
+)
+def test_a_recipe_that_means_nothing_is_refused_in_one_line(change: tuple[str, str], complaint: str) -> None:
+    result = run(recipe(SMALL.replace(*change)), "-o", "own.safetensors")
+    assert result.exit_code == 2, result.output
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not Path("own.safetensors").exists()
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are() -> None:
+    result = run("vgg", "-o", "own.safetensors")
+    assert result.exit_code == 2
+    assert "cannot read the recipe vgg" in result.stderr
+    assert "resnet18" in result.stderr
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    assert run(recipe(), "-o", "own.safetensors").exit_code == 0
+    tensors = load_file("own.safetensors")
+    tensors.pop("features.0.0.weight")
+    save_file(tensors, "part.safetensors")
+    with pytest.raises(CompressError, match=r"lack 1 of \d+ tensors"):
+        compress.create_backbone("mobilenet_v3_small", weights="part.safetensors")
