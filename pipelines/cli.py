@@ -16,6 +16,7 @@ from pipelines.commands.generate import generate
 from pipelines.commands.index_report import index_report
 from pipelines.commands.lists import backbones, datasets, methods
 from pipelines.commands.predict import FORWARDED, predict
+from pipelines.commands.pretrain import pretrain
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
 from pipelines.commands.quantize import quantize
@@ -53,7 +54,7 @@ def main(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Slim": (prune, distill, quantize, sensitivity, profile),
+    "Slim": (prune, distill, quantize, sensitivity, profile, pretrain),
     "Judge": (evaluate, sweep, status, report, index_report, study, demo),
     "Deploy": (fit, export),
     "Look up": (datasets, methods, backbones, generate),

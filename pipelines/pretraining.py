@@ -61,7 +61,9 @@ class PretrainingRecipe:
             given = tomllib.loads(file.read_text())
         except OSError as error:
             known = ", ".join(shipped_recipes())
-            raise CompressError(f"cannot read the recipe {name} ({error.strerror}): give a TOML file or {known}") from error
+            raise CompressError(
+                f"cannot read the recipe {name} ({error.strerror}): give a TOML file or {known}"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CompressError(f"{file} is no TOML: {error}") from error
         fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in ("name", "sha256")}
@@ -77,8 +79,8 @@ class PretrainingRecipe:
     @property
     def training(self) -> Recipe:
         """How each step is made."""
-        # Held-out checks end no training: the first 60 % of it, teacher-forced, say little about its end.
-        return Recipe(lr=self.lr, batch=self.batch, crop=self.crop, check_every=250, patience=self.steps)
+        # Held-out checks end no training: while the teacher forces, they say little about its end.
+        return Recipe(lr=self.lr, batch=self.batch, crop=self.crop, check_every=250, patience=max(self.steps, 1))
 
 
 def follow(

@@ -15,7 +15,6 @@ import compress
 from compress import ARCHITECTURES, CompressError
 from compress.weights import bundled
 from compress.weights.bundled import Card, bundled_archs, card_of, write_bundled
-from pipelines.bundling import bundle
 from pipelines.cli import app
 
 ARCH = "mobilenet_v3_small"
@@ -154,22 +153,6 @@ def test_values_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"conv\.weight has values up to 7e\+04"):
         write_bundled(tmp_path / "a.safetensors", {"conv.weight": torch.tensor([7e4])}, CARD)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_artifact_becomes_a_bundled_file(tmp_path: Path, bundled_stand_in: Path) -> None:
-    dense = compress.create_backbone(ARCH, weights="none", seed=2)
-    compress.save(dense, tmp_path / "dense.safetensors")
-    compress.save(compress.prune(dense, ratio=0.5), tmp_path / "slim.safetensors")
-    settings = tmp_path / "recipe.toml"
-    settings.write_text("steps = 1")
-    how = {"teacher": "a teacher", "recipe": "make it", "settings": settings, "folder": bundled_stand_in}
-    file = bundle(tmp_path / "dense.safetensors", **how)  # type: ignore[arg-type]
-    assert file == bundled_stand_in / f"{ARCH}.safetensors"
-    assert card_of(ARCH).recipe == "make it"
-    own = compress.create_backbone(ARCH, weights="bundled").trunk.get_parameter("features.0.0.weight")
-    assert torch.equal(own, dense.trunk.get_parameter("features.0.0.weight").half().float())
-    with pytest.raises(CompressError, match="is pruned"):
-        bundle(tmp_path / "slim.safetensors", **how)  # type: ignore[arg-type]
 
 
 def test_the_list_of_backbones_tells_whose_weights_there_are(bundled_stand_in: Path) -> None:

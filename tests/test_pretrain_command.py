@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 
 import compress
 from compress import CompressError
+from compress.files import sha256_of_file
+from compress.weights import bundled
 from pipelines.cli import app
 from pipelines.pretraining import PretrainingRecipe, shipped_recipes
 
@@ -104,3 +106,12 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     save_file(tensors, "part.safetensors")
     with pytest.raises(CompressError, match=r"lack 1 of \d+ tensors"):
         compress.create_backbone("mobilenet_v3_small", weights="part.safetensors")
+
+
+def test_the_card_of_a_file_tells_how_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(recipe(), "-o", "mobilenet_v3_small.safetensors").exit_code == 0
+    monkeypatch.setattr(bundled, "FOLDER", Path())
+    card = bundled.card_of("mobilenet_v3_small")
+    assert card.teacher == "pretrained on resnet18 (none (seed 0))"
+    assert card.recipe == "compress pretrain small.toml"
+    assert card.recipe_sha256 == sha256_of_file("small.toml")

@@ -24,9 +24,10 @@ class HintDistance:
     its last stages at strides 4, 8 and 16 (`ComponentTarget`). Either way the student ends with plain features, and
     no adapter is left behind.
 
-    For the first `FORCED` of the steps each piece of the student, from one hint to the next, is given the teacher's
-    hint as its input (teacher forcing, Williams 1989; block by block, Li 2020, arXiv 1911.13053): all pieces learn
-    from the first step on, none waits for the one before it. After that they are trained as they will run.
+    A teacher of the same architecture also forces: for the first `FORCED` of the steps each block is given the
+    teacher's map as its input (teacher forcing, Williams 1989; block by block, Li 2020, arXiv 1911.13053), so that all
+    blocks learn from the first step on and none waits for the one before it. After that they are trained as they will
+    run. Components do not force: they lack half of what the next piece needs.
 
     Args:
         student: the network to train, a chain of blocks.
@@ -42,7 +43,9 @@ class HintDistance:
         for parameter in self._teacher.parameters():
             parameter.requires_grad_(False)
         # The images come normalised for the student: x std + mean is in [0, 1] again.
-        own, other = (torch.tensor((net.mean, net.std), device=device).view(2, 1, 3, 1, 1) for net in (student, teacher))
+        own, other = (
+            torch.tensor((net.mean, net.std), device=device).view(2, 1, 3, 1, 1) for net in (student, teacher)
+        )
         self._factor, self._shift = own[1] / other[1], (own[0] - other[0]) / other[1]
         maps = _maps_of_blocks(student, batches[0][:1].cpu())
         side = batches[0].shape[-1]
@@ -67,7 +70,7 @@ class HintDistance:
         Args:
             progress: share of the steps done, in [0, 1].
         """
-        forced = student.training and progress < FORCED
+        forced = self._stages is None and student.training and progress < FORCED
         hints = zip(self._targets, self._hints(images), strict=True)
         total, x = images.new_zeros(()), images
         for place, block in enumerate(blocks_of(student)):
