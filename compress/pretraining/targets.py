@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from compress.errors import CompressError
 
 LEAST_VARIANCE = 0.01  # of a channel, as a share of its map's mean: a nearly silent one is no infinite error
-LEVELLING = 0.5  # power of its own deviation that a component is divided by: 0 keeps distances, 1 makes all alike
 
 
 class Target(Protocol):
@@ -47,7 +46,7 @@ class ComponentTarget:
     """The first principal components of the teacher's map, as many as the student's map has channels.
 
     No other linear map to K dimensions keeps more of the squared distances between patches, which is what a memory
-    bank compares. Component k, of variance v_k, is divided by v_k^(LEVELLING / 2).
+    bank compares. They are not whitened, for that would change the distances.
 
     Args:
         hints: the teacher's maps (N, C, H, W) that the components are measured on.
@@ -70,13 +69,12 @@ class ComponentTarget:
                 "own architecture, or a student whose blocks end without activation, such as mobilenet_v3_small"
             )
         patches = hints.permute(0, 2, 3, 1).flatten(0, 2).double()
-        mean = patches.mean(0)
+        mean, tiny = patches.mean(0), torch.finfo(torch.float32).tiny
         values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
-        values, vectors = values.flip(0)[:width].clamp_min(1e-12), vectors.flip(1)[:, :width]
-        levelled = vectors * values.pow(-LEVELLING / 2)
-        self._weight = levelled.T.float()[:, :, None, None].contiguous()
-        self._bias = -(mean @ levelled).float()
-        self._variance = float(values.pow(1 - LEVELLING).mean())
+        values, vectors = values.flip(0)[:width].clamp_min(tiny), vectors.flip(1)[:, :width]
+        self._weight = vectors.T.float()[:, :, None, None].contiguous()
+        self._bias = -(mean @ vectors).float()
+        self._variance = float(values.mean())
 
     def of(self, hint: Tensor) -> Tensor:
         return F.conv2d(hint, self._weight, self._bias)
