@@ -1,12 +1,14 @@
-"""Every row, every field, unrounded: as a data frame for notebooks and as CSV."""
+"""Every row, every field, unrounded: as a data frame for notebooks, as CSV and as Parquet."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 
 import pandas as pd
 
+from reports.errors import ReportError
 from reports.runs import Run
 
 FIELDS = (
@@ -29,6 +31,30 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
 def results_csv(runs: Sequence[Run]) -> str:
     """The frame as CSV: what is not available is an empty field, nested values are JSON."""
     return _raw(runs).map(_field).to_csv(index=False, lineterminator="\n")
+
+
+def results_parquet(runs: Sequence[Run]) -> bytes:
+    """The frame as Parquet: numbers keep their type, nested values are JSON, as is a column of mixed types.
+
+    Raises:
+        ReportError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ReportError("Parquet needs pyarrow: pip install 'prunecore[parquet]', or leave that format out") from error
+    raw = _raw(runs).map(_field)
+    columns = {}
+    for name in raw.columns:
+        values = list(raw[name])
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError):
+            columns[name] = pyarrow.array([None if value is None else json.dumps(value) for value in values])
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), out)
+    return out.getvalue()
 
 
 def _raw(runs: Sequence[Run]) -> pd.DataFrame:

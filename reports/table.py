@@ -57,7 +57,7 @@ def summary_table(summary: Summary, *, brief: bool = False) -> Table:
     rows = [
         (
             *_setting_cells(summary, group),
-            *(_value_cell(summary, group, c) for c in columns),
+            *(value_cell(summary, group, c) for c in columns),
             *([_basis_cell(group)] if several else []),
         )
         for group in summary.groups
@@ -76,7 +76,7 @@ def category_table(summary: Summary) -> Table:
         (
             *_setting_cells(summary, group),
             Cell(group.categories[0], group.categories[0]),
-            *(_value_cell(summary, group, c) for c in columns),
+            *(value_cell(summary, group, c) for c in columns),
             *([Cell(", ".join(group.seeds), float(len(group.seeds)))] if several else []),
         )
         for group in groups
@@ -85,6 +85,11 @@ def category_table(summary: Summary) -> Table:
     seeds = [Head("seeds", "The seeds behind each mean.", numeric=True)] if several else []
     heads = (*_setting_heads(summary), category, *(_head(c) for c in columns), *seeds)
     return Table(heads, tuple(rows), tuple(summary.is_origin(g) for g in groups))
+
+
+def tells_ties(summary: Summary) -> bool:
+    """Whether anything is known of the noise, so that a difference may be called a tie."""
+    return bool(summary.differences) or any(len(group.seeds) > 1 for group in summary.groups)
 
 
 def means_table(summary: Summary, column: Column) -> Table | None:
@@ -99,7 +104,7 @@ def means_table(summary: Summary, column: Column) -> Table | None:
     for group in groups:
         values = group.per_category(column.name)
         cells = [Cell(column.format(values[n]), values[n]) if n in values else Cell(NA, None) for n in names]
-        rows.append((*_setting_cells(summary, group), *cells, _value_cell(summary, group, column)))
+        rows.append((*_setting_cells(summary, group), *cells, value_cell(summary, group, column)))
     return Table((*_setting_heads(summary), *heads, mean), tuple(rows), tuple(summary.is_origin(g) for g in groups))
 
 
@@ -159,7 +164,7 @@ def _basis_cell(group: Group) -> Cell:
     return Cell(" x ".join(parts) if seeds > 1 else parts[0], float(categories * seeds))
 
 
-def _value_cell(summary: Summary, group: Group, column: Column) -> Cell:
+def value_cell(summary: Summary, group: Group, column: Column) -> Cell:
     mean = group.mean(column.name)
     if mean is None:
         return Cell(NA, None)
