@@ -9,19 +9,22 @@ from reports.cases import cases
 from reports.errors import ReportError
 from reports.frame import frame
 from reports.heatmap import outlined, overlay
-from reports.render import render
+from reports.render import FORMATS, USUAL, check_formats, render
 from reports.runs import Examples, Run
 from reports.scores import Scores, small_maps
 from reports.terminal import TextTable, terminal_columns, terminal_table
 from reports.words import summary_text
 
 __all__ = [
+    "FORMATS",
+    "USUAL",
     "Examples",
     "ReportError",
     "Run",
     "Scores",
     "TextTable",
     "cases",
+    "check_formats",
     "frame",
     "outlined",
     "overlay",

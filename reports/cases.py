@@ -20,7 +20,11 @@ def cases(labels: Labels, scores: Floats) -> dict[str, int]:
     defective, good = order[labels[order]], order[~labels[order]]
     found: dict[str, int] = {}
     if len(defective):
-        found |= {BEST: int(defective[-1]), TYPICAL: int(defective[(len(defective) - 1) // 2]), WORST: int(defective[0])}
+        found |= {
+            BEST: int(defective[-1]),
+            TYPICAL: int(defective[(len(defective) - 1) // 2]),
+            WORST: int(defective[0]),
+        }
     if len(good):
         found[ALARM] = int(good[-1])
     return found

@@ -32,7 +32,9 @@ def curve_figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
             for group, found in curves.items():
                 if kind.name in found:
                     _line(axes, kind, found[kind.name], all_styles[series_of(group)].colour, group)
-        legend(figure, [all_styles[series_of(group)]._replace(marker="", label=summary.label(group)) for group in curves])
+        legend(
+            figure, [all_styles[series_of(group)]._replace(marker="", label=summary.label(group)) for group in curves]
+        )
         yield dataset, figure
 
 

@@ -26,19 +26,19 @@ class CurveKind:
     chance: bool  # whether the diagonal is what guessing gives
 
 
-# Squared: where false alarms are few the curves of good detectors differ.
 _ALL = np.linspace(0, 1, 81)
+_DENSE_AT_0 = _ALL**2  # where false alarms are few the curves of good detectors differ
+_ALARMS, _RECALL = "false alarms: share of good {}", "found: share of defective {}"
 KINDS = (
-    CurveKind("roc", "ROC, images", "false alarms: share of good images", "found: share of defective images", _ALL**2, True),
-    CurveKind("pr", "Precision and recall, images", "recall: share of defective images", "precision", _ALL, False),
+    CurveKind("roc", "ROC, images", _ALARMS.format("images"), _RECALL.format("images"), _DENSE_AT_0, True),
+    CurveKind("pr", "Precision and recall, images", _RECALL.format("images"), "precision", _ALL, False),
+    CurveKind("pixel_roc", "ROC, pixels", _ALARMS.format("pixels"), _RECALL.format("pixels"), _DENSE_AT_0, True),
     CurveKind(
-        "pixel_roc", "ROC, pixels", "false alarms: share of good pixels", "found: share of defective pixels", _ALL**2, True
-    ),
-    CurveKind(
-        "pro", "PRO, pixels", "false alarms: share of good pixels", "overlap: mean share of a defect", _ALL**2 * FPR_LIMIT,
+        *("pro", "PRO, pixels", _ALARMS.format("pixels"), "overlap: mean share of a defect"),
+        _DENSE_AT_0 * FPR_LIMIT,
         False,
     ),
-)  # fmt: skip
+)
 
 
 def curves_of(runs: Iterable[Run]) -> dict[str, Floats]:
@@ -70,7 +70,7 @@ def mean_curves(parts: Iterable[dict[str, Floats]]) -> dict[str, Floats]:
 
 
 def roc(labels: Labels, scores: Floats) -> tuple[Floats, Floats, Floats]:
-    """False positive rate, true positive rate and precision, each (T + 1,), over the T distinct scores from the highest.
+    """False and true positive rate and precision, each (T + 1,), over the T distinct scores from the highest.
 
     >>> fpr, tpr, precision = roc(np.array([False, True, True]), np.array([0.2, 0.1, 0.3]))
     >>> fpr.tolist(), tpr.tolist(), precision.tolist()

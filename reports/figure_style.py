@@ -81,7 +81,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, *, outlines: bool = True) -> bytes:
-    """The figure as SVG, the same bytes each time; letters as `outlines` look alike anywhere, as text they are small."""
+    """The figure as SVG, the same bytes each time; letters as `outlines` look alike anywhere, as text are small."""
     out = io.BytesIO()
     with rc_context({"svg.hashsalt": "prunecore", "svg.fonttype": "path" if outlines else "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})

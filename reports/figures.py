@@ -129,12 +129,16 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
                     fontsize=8, color=QUIET, zorder=2.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
                 )  # fmt: skip
         front = pareto([(costs[group], here[group]) for group in here])
-        axes.step([x for x, _ in front], [y for _, y in front], where="post", color=AXIS, lw=1, ls=(0, (4, 3)), zorder=1)
+        axes.step(
+            [x for x, _ in front], [y for _, y in front], where="post", color=AXIS, lw=1, ls=(0, (4, 3)), zorder=1
+        )
         cost_axis(axes, [costs[group] for group in here], cost.format)
         axes.set_xlabel(axis)
 
     title = f"{_sentence(auroc.title)} against {cost.title}"
-    description = f"{title}: up is more accurate, left is cheaper; numbers are ratios; the grey steps are the Pareto front."
+    description = (
+        f"{title}: up is more accurate, left is cheaper; numbers are ratios; the grey steps are the Pareto front."
+    )
     drawn = _panels(summary, values, draw, auroc.title)
     return Picture(f"tradeoff_{name}", "tradeoff", name, title, description, drawn, wide=len(_datasets(values)) > 1)
 

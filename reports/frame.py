@@ -43,7 +43,9 @@ def results_parquet(runs: Sequence[Run]) -> bytes:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ReportError("Parquet needs pyarrow: pip install 'prunecore[parquet]', or leave that format out") from error
+        raise ReportError(
+            "Parquet needs pyarrow: pip install 'prunecore[parquet]', or leave that format out"
+        ) from error
     raw = _raw(runs).map(_field)
     columns = {}
     for name in raw.columns:

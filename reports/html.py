@@ -25,10 +25,22 @@ from reports.words import findings
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("tables.js", "plot.js", "figures.js")
 PARTS = (
-    ("tradeoff", "Accuracy against cost", "Up is more accurate, left is cheaper; no setting beats one on the dashed line."),
-    ("ratio", "Accuracy against the ratio", "The dotted line is the unpruned network; bars are the deviation between seeds."),
+    (
+        "tradeoff",
+        "Accuracy against cost",
+        "Up is more accurate, left is cheaper; no setting beats one on the dashed line.",
+    ),
+    (
+        "ratio",
+        "Accuracy against the ratio",
+        "The dotted line is the unpruned network; bars are the deviation between seeds.",
+    ),
     ("stages", "Time", "One image at a time, from decoded pixels to the score."),
-    ("curves", "Curves", "Means over categories, taken upright, of the unpruned networks and each method at one ratio."),
+    (
+        "curves",
+        "Curves",
+        "Means over categories, taken upright, of the unpruned networks and each method at one ratio.",
+    ),
 )
 VERDICTS = {
     "holds": "accuracy holds",
@@ -74,9 +86,7 @@ def report_html(
         data=page_data(summary),
         figure_parts=PARTS,
         cases=any(row.role for strip in examples for row in strip.rows),
-        pictures=[
-            (picture, base64.b64encode(picture.svg(outlines=False)).decode("ascii")) for picture in pictures
-        ],
+        pictures=[(picture, base64.b64encode(picture.svg(outlines=False)).decode("ascii")) for picture in pictures],
         strips=examples,
         failures=[(one_line(name), one_line(reason)) for name, reason in failures],
         command=one_line(command),

@@ -22,8 +22,7 @@ def results_latex(summary: Summary, command: str) -> str:
     keys = [key for key in KEYS if key.name in summary.shown]
     heads = [*(key.title for key in keys), *(c.title for c in columns)]
     rows = [
-        [*(_key(group, key.name) for key in keys), *(_value(group, c) for c in columns)]
-        for group in summary.groups
+        [*(_key(group, key.name) for key in keys), *(_value(group, c) for c in columns)] for group in summary.groups
     ]
     same = ", ".join(f"{title} {value}" for title, value in same_everywhere(summary))
     return "\n".join(
@@ -63,7 +62,11 @@ def _value(group: Group, column: Column) -> str:
     if mean is None:
         return NA
     told = escape(column.format(mean.value)).replace(" ", "~")
-    return f"${told} \\pm {mean.spread:.3f}$" if mean.spread is not None and isinstance(column.compare, Difference) else told
+    return (
+        f"${told} \\pm {mean.spread:.3f}$"
+        if mean.spread is not None and isinstance(column.compare, Difference)
+        else told
+    )
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -27,7 +27,9 @@ class Measured(Protocol):
     def by_seed(self, name: str) -> list[float]: ...
 
 
-def image_difference(first: Measured, second: Measured) -> Difference | None:
+def image_difference(
+    first: Measured, second: Measured, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference | None:
     """The bootstrapped difference of their image AUROC; None where they have no scores of the same images.
 
     The images are what is paired: the runs of the two need not have the same seeds.
@@ -37,7 +39,7 @@ def image_difference(first: Measured, second: Measured) -> Difference | None:
         sides = [[run for run in group.runs if text(run.row, "category") == category] for group in (first, second)]
         if pair := paired(*sides):
             pairs.append(pair)
-    return paired_difference(pairs, resamples=RESAMPLES) if pairs else None
+    return paired_difference(pairs, resamples=resamples, seed=seed) if pairs else None
 
 
 def seed_noise(first: Measured, second: Measured, name: str, peers: Iterable[Measured]) -> float | None:

@@ -19,11 +19,16 @@ _UNITS = {"params_used": "count", "macs_used": "count", "file_bytes": "bytes", "
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
-    """`series` are lines, `settings` the points on them, `start` the place of the one a line starts from; a setting's numbers are None where they are not available."""
+    """`series` are lines, `settings` the points on them; `start` is the place of the setting that a line starts from.
+
+    What is not available is missing among the `values`, and None among the `stages`.
+    """
     all_styles = styles(summary)
     order = list(all_styles)
     curves = _curves(summary)
-    dense = {_network(group): place for place, group in reversed(list(enumerate(summary.groups))) if group.setting.dense}
+    dense = {
+        _network(group): place for place, group in reversed(list(enumerate(summary.groups))) if group.setting.dense
+    }
     return {
         "datasets": list(dict.fromkeys(group.setting.dataset for group in summary.groups)),
         "metrics": [{"name": name, "title": column(name).title} for name in METRICS],
@@ -41,7 +46,9 @@ def page_data(summary: Summary) -> dict[str, Any]:
                 "ratioText": group.setting.ratio_text,
                 "dense": group.setting.dense,
                 "values": {name: _rounded(mean.value) for name in _TOLD if (mean := group.mean(name))},
-                "spreads": {name: _rounded(mean.spread) for name in METRICS if (mean := group.mean(name)) and mean.spread},
+                "spreads": {
+                    name: _rounded(mean.spread) for name in METRICS if (mean := group.mean(name)) and mean.spread
+                },
                 "told": [[each.title, value_cell(summary, group, each).line] for each in _told(group)],
                 "interval": _interval(summary, group),
                 "stages": [_rounded(mean.value) if (mean := group.mean(name)) else None for name, _ in STAGES],
@@ -60,7 +67,12 @@ def _network(group: Group) -> tuple[str, str, str]:
 def _series(series: Series, style: Style) -> dict[str, Any]:
     dense = series.method == "none"
     tone = PALETTE.index(style.colour) if style.colour in PALETTE else None
-    return {"label": plain(style.label, 60), "tone": None if dense else tone, "marker": style.marker, "dash": style.line}
+    return {
+        "label": plain(style.label, 60),
+        "tone": None if dense else tone,
+        "marker": style.marker,
+        "dash": style.line,
+    }
 
 
 def _kind(kind: CurveKind) -> dict[str, Any]:

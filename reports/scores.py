@@ -40,7 +40,9 @@ class Scores:
     def __post_init__(self) -> None:
         count = len(self.names)
         if not count or len(set(self.names)) != count:
-            raise ReportError(f"{count} names of test images, {len(set(self.names))} of them different: give unlike ones")
+            raise ReportError(
+                f"{count} names of test images, {len(set(self.names))} of them different: give unlike ones"
+            )
         if self.labels.shape != (count,) or self.labels.dtype != np.bool_:
             raise ReportError(f"labels of shape {self.labels.shape}, type {self.labels.dtype}: give ({count},) of bool")
         if self.scores.shape != (count,) or self.scores.dtype.kind != "f" or not np.isfinite(self.scores).all():

@@ -148,9 +148,7 @@ def _strip(plan: _Plan, summary: Summary, side: int) -> Strip:
     return Strip(plan.dataset, plan.category, tuple(titles), tuple(rows))
 
 
-def _row(
-    name: str, role: str, shown: Sequence[tuple[Group, Run, Examples]], labels: Sequence[str], side: int
-) -> Row:
+def _row(name: str, role: str, shown: Sequence[tuple[Group, Run, Examples]], labels: Sequence[str], side: int) -> Row:
     source = next(examples for _, _, examples in shown if name in examples.names)
     place = source.names.index(name)
     image, kind, told = source.images[place], one_line(source.kinds[place]), one_line(name)

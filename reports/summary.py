@@ -154,7 +154,7 @@ class Summary:
         return Change(fmean(before[c] for c in common), fmean(after[c] for c in common), len(common))
 
     def tie(self, group: Group, name: str) -> bool:
-        """Whether `group` differs from its origin in the metric `name` by no more than chance, as far as it is known."""
+        """Whether `group` differs from its origin in the metric `name` by no more than chance, as far as is known."""
         origin = self.origin_of(group)
         return origin is not None and self.same(origin, group, name, self.differences.get(group))
 

@@ -11,8 +11,8 @@ from reports.summary import Change, Group, Summary
 
 ONE, NO_CHANGE = "1 category", "0.000"
 TIE = (
-    "A tie is a difference within its noise: zero lies in its 95 % interval (paired bootstrap over the test images), or "
-    "seeds differ as much (Student's t, pooled over the settings)."
+    "A tie is a difference within its noise: zero lies in its 95 % interval (paired bootstrap over the test images), "
+    "or seeds differ as much (Student's t, pooled over the settings)."
 )
 Tone = Literal["better", "worse", "even"]
 

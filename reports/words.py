@@ -204,7 +204,8 @@ def _about_recovery(summary: Summary, groups: Sequence[Group]) -> list[str]:
     lift, change, twin, group = max(lifts, key=lambda found: found[0])
     what = f"{group.setting.method} at {group.setting.ratio_text}" + (" in int8" if group.setting.quantized else "")
     if lift > 0 and summary.same(twin, group, "image_auroc"):
-        return [f"{group.setting.recover} does not lift the image AUROC of {what} by more than the noise ({difference_text(lift)})."]
+        told = f"the image AUROC of {what} by more than the noise ({difference_text(lift)})"
+        return [f"{group.setting.recover} does not lift {told}."]
     verb = "lifts" if lift > 0 else "does not lift"
     values = f"from {metric(change.before)} to {metric(change.after)}" if lift > 0 else f"({difference_text(lift)})"
     return [f"{group.setting.recover} {verb} the image AUROC of {what} {values}."]
@@ -225,7 +226,7 @@ def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
         return []
     _, changes, twin, group = min(pairs, key=lambda found: found[0])
     told = " and ".join(
-        f"{difference_text(change.difference)} {column(name).title}{' (a tie)' if _tied(summary, twin, group, name) else ''}"
+        f"{difference_text(change.difference)} {column(name).title}{_tie(summary, twin, group, name)}"
         for name, change in changes
     )
     setting = group.setting
@@ -234,9 +235,10 @@ def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
     return [f"{setting.precision} changes {what} by {told} against the same in float{most}."]
 
 
-def _tied(summary: Summary, twin: Group, group: Group, name: str) -> bool:
+def _tie(summary: Summary, twin: Group, group: Group, name: str) -> str:
     change = _between(twin, group, name)
-    return change is not None and difference_text(change.difference) != NO_CHANGE and summary.same(twin, group, name)
+    tied = change and difference_text(change.difference) != NO_CHANGE and summary.same(twin, group, name)
+    return " (a tie)" if tied else ""
 
 
 def _between(before: Group, after: Group, name: str) -> Change | None:
@@ -249,7 +251,8 @@ def _between(before: Group, after: Group, name: str) -> Change | None:
 def _figures(summary: Summary, group: Group) -> Iterator[tuple[str, str]]:
     for name in _AUROCS:
         if change := summary.change(group, column(name)):
-            yield difference_text(change.difference), column(name).title
+            tied = ", a tie" if summary.tie(group, name) else ""
+            yield difference_text(change.difference), f"{column(name).title}{tied}"
     for name, what in _TILES:
         if told := _factor(summary, group, name):
             times, word = told.split(" ", 1)

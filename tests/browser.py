@@ -41,7 +41,7 @@ class Browser:
             self._take(self._message())
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; scripts come from outside the page, so its policy does not stop them."""
+        """The value of a JavaScript expression; it comes from outside the page, so its policy does not stop it."""
         answer = self.send("Runtime.evaluate", {"expression": script, "returnByValue": True, "awaitPromise": True})
         if "exceptionDetails" in answer:
             raise AssertionError(answer["exceptionDetails"])
@@ -81,9 +81,13 @@ class Browser:
             self._events.add(method)
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
-        elif method == "Log.entryAdded" or (method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning")):
+        elif method == "Log.entryAdded" or (
+            method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning")
+        ):
             self.complaints.append(str(told))
-        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:", "about:")):
+        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
             self.complaints.append(f"asked for {told['request']['url']}")
 
     def _message(self) -> dict[str, Any]:

@@ -66,7 +66,12 @@ def evaluate(
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages too, one image at a time.")] = False,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the row as JSON (several categories: a list), and its scores and images to .npz beside it.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the row as JSON (several categories: a list), and its scores and images to .npz beside it.",
+        ),
     ] = None,
 ) -> None:
     """Fit PatchCore with a backbone and judge it on a dataset's test split, category by category.

@@ -1,4 +1,4 @@
-"""compress sweep, compress report, and compress demo, which is both."""
+"""compress sweep, and compress demo, which is a sweep and its report."""
 
 from __future__ import annotations
 
@@ -40,16 +40,8 @@ from pipelines.commands.options import (
     listed,
     numbers,
 )
-from pipelines.console import (
-    FAILURES,
-    ProgressBars,
-    command_line,
-    note,
-    print_line,
-    print_text_table,
-    refuse_in_one_line,
-    was_typed,
-)
+from pipelines.commands.report import make_report
+from pipelines.console import FAILURES, ProgressBars, command_line, note, refuse_in_one_line, was_typed
 
 
 @refuse_in_one_line
@@ -200,15 +192,6 @@ def sweep(
 
 
 @refuse_in_one_line
-def report(
-    runs: Annotated[Path, typer.Argument(help="A folder of results, made by compress sweep.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write the report to.")] = Path("report"),
-) -> None:
-    """Write the comparison report: an HTML page, Markdown, CSV and figures."""
-    _report(runs, output)
-
-
-@refuse_in_one_line
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results and report.")] = Path("demo"),
 ) -> None:
@@ -216,7 +199,7 @@ def demo(
     from pipelines.demo import DEMO
 
     _sweep(DEMO, output / "runs")
-    _report(output / "runs", output / "report")
+    make_report(output / "runs", output / "report")
 
 
 def _refuse_options_beside_a_plan(context: typer.Context) -> None:
@@ -235,14 +218,3 @@ def _sweep(plan: Any, folder: Path) -> None:
     note(f"{outcome.run} runs done, {outcome.kept} kept from before, {outcome.failed} failed, results in {folder}")
     if outcome.failed:
         raise typer.Exit(FAILURES)
-
-
-def _report(runs: Path, output: Path) -> None:
-    from pipelines.report import PAGE, write_report
-    from reports import terminal_table
-
-    rows, left_out = write_report(runs, output, command=command_line())
-    for name, reason in left_out:
-        note(f"{name}: {reason}")
-    print_text_table(terminal_table(rows))
-    print_line(f"wrote {output / PAGE}")

@@ -98,15 +98,15 @@ function stages(figure) {
   const [row, narrow] = [30, figure.clientWidth < 560];
   const left = narrow ? 12 : 14 + 6.4 * Math.min(44, Math.max(...settings.map((each) => each.label.length)));
   const totals = settings.map((each) => each.values.ms_total ?? each.stages.reduce((sum, time) => sum + (time ?? 0), 0));
-  const tall = narrow ? row + 14 : row;
+  const tall = narrow ? row + 18 : row;
   const area = plot(figure, {
     x: { range: [0, Math.max(...totals) * 1.14], unit: "ms", title: "time for one image, median \u2192" },
     left, rows: MARGIN.top + MARGIN.bottom + tall * settings.length + 4,
   });
   let key = left;
   for (const [stage, name] of [...report.stages, "rest"].entries()) {
-    area.svg.append(shape("rect", { class: `bar bar-${stage}`, x: key, y: 5, width: 11, height: 11 }));
-    area.svg.append(shape("text", { class: "tick", x: key + 15, y: 15 }, name));
+    area.svg.append(shape("rect", { class: `bar bar-${stage}`, x: key, y: 12, width: 11, height: 11 }));
+    area.svg.append(shape("text", { class: "tick", x: key + 15, y: 22 }, name));
     key += 28 + 6.6 * name.length;
   }
   const spots = [];

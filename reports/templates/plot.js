@@ -1,5 +1,5 @@
 // Plots: SVG elements, scales, axes, markers, and the words beside the pointer.
-const MARGIN = { top: 30, right: 16, bottom: 46, left: 50 };
+const MARGIN = { top: 40, right: 18, bottom: 46, left: 54 };
 const REACH = 40; // pixels from the pointer to what it means
 
 function shape(name, attributes = {}, ...inside) {
@@ -14,7 +14,6 @@ const UNITS = {
   count: (value) => (value >= 1e9 ? `${trimmed(value / 1e9, 3)} G` : value >= 1e5 ? `${trimmed(value / 1e6, 3)} M` : trimmed(value, 3)),
   bytes: (value) => (value >= 1e9 ? `${trimmed(value / 1e9, 3)} GB` : value >= 1e6 ? `${trimmed(value / 1e6, 3)} MB` : `${trimmed(value / 1e3, 3)} kB`),
   ms: (value) => `${trimmed(value, 3)} ms`,
-  plain: (value) => trimmed(value, 3),
 };
 
 // A scale maps a value to a pixel; `ticks` are the round values on it.
@@ -24,6 +23,8 @@ function linear([low, high], [from, to], count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => each >= rough * 0.999);
   scale.ticks = [];
+  const decimals = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0));
+  scale.tell = (tick) => tick.toFixed(Math.min(6, decimals));
   for (let tick = Math.ceil(low / step - 1e-9); tick * step <= high + 1e-9 * step; tick++) scale.ticks.push(tick * step);
   return scale;
 }
@@ -49,15 +50,15 @@ function plot(figure, { height = 0.62, x, y, left = MARGIN.left, rows = 0 }) {
   const svg = shape("svg", { viewBox: `0 0 ${width} ${tall}`, width, height: tall, role: "img", tabindex: 0 });
   for (const tick of y ? toY.ticks : []) {
     svg.append(shape("line", { class: "grid", x1: area.left, x2: area.right, y1: toY(tick), y2: toY(tick) }));
-    svg.append(shape("text", { class: "tick", x: area.left - 8, y: toY(tick) + 4, "text-anchor": "end" }, UNITS.plain(tick)));
+    svg.append(shape("text", { class: "tick", x: area.left - 8, y: toY(tick) + 4, "text-anchor": "end" }, toY.tell(tick)));
   }
   for (const tick of toX.ticks) {
     svg.append(shape("line", { class: y ? "mark" : "grid", x1: toX(tick), x2: toX(tick), y1: y ? area.bottom : area.top, y2: area.bottom + 4 }));
-    svg.append(shape("text", { class: "tick", x: toX(tick), y: area.bottom + 18, "text-anchor": "middle" }, UNITS[x.unit ?? "plain"](tick)));
+    svg.append(shape("text", { class: "tick", x: toX(tick), y: area.bottom + 18, "text-anchor": "middle" }, x.unit ? UNITS[x.unit](tick) : toX.tell(tick)));
   }
   svg.append(shape("line", { class: "axis", x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom }));
   svg.append(shape("text", { class: "title", x: area.right, y: tall - 8, "text-anchor": "end" }, x.title));
-  if (y) svg.append(shape("text", { class: "title", x: 4, y: 14 }, y.title));
+  if (y) svg.append(shape("text", { class: "title", x: 14, y: 20 }, y.title));
   return { svg, x: toX, y: toY, ...area };
 }
 
