@@ -86,19 +86,18 @@ def compare_runs(
         prints = {text(row, "data_fingerprint") for side in sides for row in side.rows} - {NA}
         if len(prints) > 1:
             raise ReportError(f"{names[0]} and {names[1]} saw other images of {category}: judge both on the same data")
-    both = tuple(
-        Group(side.setting, tuple(run for pair in parts.values() for run in pair[place].runs))
-        for place, side in enumerate((one, other))
-    )
+    sides = zip(*parts.values(), strict=True)
+    one, other = (Group(side[0].setting, tuple(run for part in side for run in part.runs)) for side in sides)
     return Comparison(
-        names,
-        *both,
-        tuple(common),
-        {each.name: change for each in COLUMNS if (change := _change(*both, each))},
-        image_difference(*both, resamples=resamples, seed=seed),
-        {name: image_difference(*pair, resamples=resamples, seed=seed) for name, pair in parts.items()},
-        resamples,
-        seed,
+        names=names,
+        first=one,
+        second=other,
+        categories=tuple(common),
+        changes={each.name: change for each in COLUMNS if (change := _change(one, other, each))},
+        difference=image_difference(one, other, resamples=resamples, seed=seed),
+        per_category={name: image_difference(*pair, resamples=resamples, seed=seed) for name, pair in parts.items()},
+        resamples=resamples,
+        seed=seed,
     )
 
 

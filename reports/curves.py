@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,5 +101,5 @@ def _curves(scores: Scores) -> dict[str, Floats]:
 
 def _upright(grid: Floats, x: Floats, y: Floats) -> Floats:
     """y on the grid; where x stands still, its highest y."""
-    last: Sequence[int] = np.append(np.flatnonzero(np.diff(x)), len(x) - 1)
+    last = np.append(np.flatnonzero(np.diff(x)), len(x) - 1)
     return np.interp(grid, x[last], y[last])

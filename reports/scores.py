@@ -61,7 +61,8 @@ class Scores:
 
     def map_of(self, name: str) -> Floats:
         """The small heat map (h, w) of one image on the run's own scale."""
-        return self.low + self.maps[self.names.index(name)] / 255.0 * (self.high - self.low)
+        shares: Floats = self.maps[self.names.index(name)] / 255.0
+        return self.low + shares * (self.high - self.low)
 
 
 def small_maps(maps: Floats, side: int = 28) -> tuple[npt.NDArray[np.uint8], float, float]:

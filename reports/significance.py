@@ -96,7 +96,8 @@ def paired_difference(categories: Sequence[Paired], *, resamples: int = RESAMPLE
     low, high = np.quantile(draws, [outside, 1 - outside])
     opposite = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (int(opposite) + 1) / (resamples + 1))
-    return Difference(*means.tolist(), float(low), float(high), p, sum(len(pair.labels) for pair in categories))
+    images = sum(len(pair.labels) for pair in categories)
+    return Difference(float(means[0]), float(means[1]), float(low), float(high), p, images)
 
 
 def _aurocs(

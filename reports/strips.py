@@ -16,8 +16,9 @@ from reports.runs import Examples, Run, number, one_line, text
 from reports.scores import Floats
 from reports.summary import Group, Summary
 
-SIDES = ((90, 224), (200, 160))  # up to so many pictures on the page, each at most so many pixels wide and high
-SMALLEST, MOST = 112, 320  # beyond MOST, rows, then settings, then categories are left out
+SIDES = (224, 160, 128, 96)  # pixels: the largest whose pictures have room on the page
+ROOM = 1_200_000  # bytes of the page
+MOST = 240  # pictures; beyond, rows, then settings, then categories are left out
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Strip:
     titles: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its pictures on the page."""
+        return sum(len(shot.source) for row in self.rows for shot in row.shots if shot)
+
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
@@ -77,9 +83,12 @@ def strips(summary: Summary) -> list[Strip]:
     for fewer in (_cases_alone, _one_series, _three_categories):
         if sum(plan.pictures for plan in plans) > MOST:
             plans = fewer(plans)
-    pictures = sum(plan.pictures for plan in plans)
-    side = next((side for limit, side in SIDES if pictures <= limit), SMALLEST)
-    return [_strip(plan, summary, side) for plan in plans]
+    drawn: list[Strip] = []
+    for side in SIDES:
+        drawn = [_strip(plan, summary, side) for plan in plans]
+        if sum(strip.size for strip in drawn) <= ROOM:
+            break
+    return drawn
 
 
 def _plans(summary: Summary) -> list[_Plan]:

@@ -42,6 +42,7 @@ def compare(
     from pipelines.compare import holds_rows, judge_side, read_side
     from pipelines.data import open_categories
     from pipelines.evaluate import DetectorSettings
+    from reports import Run
     from reports.comparison import compare_runs, comparison_json, comparison_markdown, comparison_table
 
     if output:
@@ -54,15 +55,15 @@ def compare(
     settings = DetectorSettings(coreset=coreset, bank_size=bank_size, seed=seed, timing=timing)
     with ProgressBars() as bars:
         categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track) if models else []
-        sides = [
-            read_side(side)
-            if holds_rows(side)
-            else judge_side(side, weights, categories, settings, command=command_line(), track=bars.track)
-            for side in (first, second)
-        ]
+
+        def runs_of(side: str) -> list[Run]:
+            if holds_rows(side):
+                return read_side(side)
+            return judge_side(side, weights, categories, settings, command=command_line(), track=bars.track)
+
+        found = compare_runs(runs_of(first), runs_of(second), _names(first, second), resamples=resamples, seed=seed)
     if category and not models:
         note("--category chooses what is judged now; rows are compared over the categories of both")
-    found = compare_runs(*sides, _names(first, second), resamples=resamples, seed=seed)
     if output:
         atomic_write(output, comparison_markdown(found, command_line()))
     if as_json:
@@ -73,14 +74,6 @@ def compare(
 
 
 def _names(first: str, second: str) -> tuple[str, str]:
-    """What tells the two apart in a heading: their last names, the whole where these are the same."""
-    short = (
-        (Path(first).stem or first, Path(second).stem or second)
-        if _is_file(first) and _is_file(second)
-        else (first, second)
-    )
-    return short if short[0] != short[1] else (first, second)
-
-
-def _is_file(side: str) -> bool:
-    return Path(side).is_file()
+    """What tells the two apart in a heading: the names of files without their folders, where these differ."""
+    short = [Path(side).stem if Path(side).is_file() else side for side in (first, second)]
+    return (short[0], short[1]) if short[0] != short[1] else (first, second)

@@ -184,9 +184,10 @@ function legend() {
     chip.type = "button";
     chip.append(swatch, report.series[series].label);
     chip.setAttribute("aria-pressed", String(!view.hidden.has(series)));
+    chip.dataset.series = series;
     chip.addEventListener("click", () => {
       view.hidden[view.hidden.has(series) ? "delete" : "add"](series);
-      chip.setAttribute("aria-pressed", String(!view.hidden.has(series)));
+      for (const same of document.querySelectorAll(`.chips [data-series="${series}"]`)) same.setAttribute("aria-pressed", String(!view.hidden.has(series)));
       redraw();
     });
     chips.append(chip);
@@ -213,8 +214,8 @@ function controls() {
   const category = picker("category", categories.map((each) => [each, each || "mean of all"]), view.category, (value) => { view.category = value; });
   const choices = [...ratios.map((each) => [String(each), String(each)]), ["", "all"]];
   const ratio = picker("ratio", choices, view.ratio ?? "", (value) => { view.ratio = value ? Number(value) : null; });
-  own.replaceChildren(...(categories.length > 1 ? [category] : []), ...(ratios.length > 1 ? [ratio] : []));
-  own.hidden = !own.children.length;
+  own.replaceChildren(...(categories.length > 1 ? [category] : []), ...(ratios.length > 1 ? [ratio] : []), legend());
+  own.hidden = false;
 }
 
 // The static curves show the means; here is one figure for each kind of curve.
