@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import stdev, variance
 from typing import Protocol
@@ -42,19 +43,33 @@ def image_difference(
     return paired_difference(pairs, resamples=resamples, seed=seed) if pairs else None
 
 
-def seed_noise(first: Measured, second: Measured, name: str, peers: Iterable[Measured]) -> float | None:
-    """Half of the 95 % interval of the difference of two means over seeds; None where nothing ran with two seeds.
+@dataclass(frozen=True)
+class Deviation:
+    """The standard deviation between seeds, pooled, and how many degrees of freedom it is known with."""
 
-    The deviation between seeds is pooled over all `peers`, for that of two seeds alone is hardly known: Student's t
-    with as many degrees of freedom as the peers have seeds beyond their first.
+    value: float
+    freedom: int
+
+
+def pooled_deviation(groups: Iterable[Measured], name: str) -> Deviation | None:
+    """The deviation of the metric `name` between the seeds of all groups; None where nothing ran with two seeds.
+
+    It is pooled because that of the two seeds of one group is hardly known.
     """
-    repeated = [values for peer in peers if len(values := peer.by_seed(name)) > 1]
-    counts = [len(group.by_seed(name)) for group in (first, second)]
-    if not repeated or not all(counts):
-        return None
+    repeated = [values for group in groups if len(values := group.by_seed(name)) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
-    pooled = sqrt(sum((len(values) - 1) * variance(values) for values in repeated) / freedom)
-    return float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * pooled * sqrt(sum(1 / count for count in counts))
+    if not freedom:
+        return None
+    return Deviation(sqrt(sum((len(values) - 1) * variance(values) for values in repeated) / freedom), freedom)
+
+
+def seed_noise(first: Measured, second: Measured, name: str, deviation: Deviation) -> float | None:
+    """Half of the 95 % interval (Student's t) of the difference of two means over seeds; None where one has none."""
+    counts = [len(group.by_seed(name)) for group in (first, second)]
+    if not all(counts):
+        return None
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, deviation.freedom))
+    return quantile * deviation.value * sqrt(sum(1 / count for count in counts))
 
 
 def spread(values: Sequence[float]) -> float | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from reports.columns import KEYS, Column, Factor
 from reports.errors import ReportError
-from reports.noise import image_difference, seed_noise, spread
+from reports.noise import Deviation, image_difference, pooled_deviation, seed_noise, spread
 from reports.runs import NA, Run, number, text
 from reports.significance import Difference
 
@@ -131,6 +131,7 @@ class Summary:
     shown: frozenset[str]
     parts: tuple[Group, ...]
     differences: Mapping[Group, Difference]
+    _deviations: dict[tuple[str, ...], Deviation | None] = field(default_factory=dict, repr=False)
 
     def origin_of(self, group: Group) -> Group | None:
         """The uncompressed network of the same arch and dataset; None where it was not run."""
@@ -170,14 +171,19 @@ class Summary:
                 return True
         before, after = first.per_category(name), second.per_category(name)
         common = before.keys() & after.keys()
-        noise = seed_noise(first, second, name, self._peers(second))
+        deviation = self._deviation(second, name)
+        noise = deviation and seed_noise(first, second, name, deviation)
         return bool(common) and noise is not None and abs(fmean(after[c] - before[c] for c in common)) <= noise
 
-    def _peers(self, group: Group) -> list[Group]:
-        """Those whose noise says something about the group's: the same network on the same data."""
-        setting = group.setting
-        near = self.groups if group in self.groups else [p for p in self.parts if p.categories == group.categories]
-        return [peer for peer in near if (peer.setting.arch, peer.setting.dataset) == (setting.arch, setting.dataset)]
+    def _deviation(self, group: Group, name: str) -> Deviation | None:
+        """Between the seeds of all whose noise says something about the group's: the same network on the same data."""
+        network = group.setting.arch, group.setting.dataset
+        key = (*network, *(group.categories if group not in self.groups else ()), name)
+        if key not in self._deviations:
+            near = self.groups if group in self.groups else [p for p in self.parts if p.categories == group.categories]
+            peers = [peer for peer in near if (peer.setting.arch, peer.setting.dataset) == network]
+            self._deviations[key] = pooled_deviation(peers, name)
+        return self._deviations[key]
 
     def label(self, group: Group) -> str:
         return group.setting.label(self.shown)
