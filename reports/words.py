@@ -132,8 +132,14 @@ def _about_origin(origin: Group) -> str:
 def _about(summary: Summary, group: Group) -> str:
     """One setting against its origin: accuracy first, then what was saved, then a verdict if the loss is strong."""
     told = " ".join([_name(summary, group), _accuracy(summary, group), *_saved(summary, group)])
-    loss = _loss(summary, group)
-    return f"{told}. That is a strong loss, not a saving." if loss is not None and loss > STRONG_LOSS else f"{told}."
+    lost = [
+        name for name in _AUROCS if (change := summary.change(group, column(name))) and -change.difference > STRONG_LOSS
+    ]
+    if not lost:
+        return f"{told}."
+    if all(summary.tie(group, name) for name in lost):
+        return f"{told}. A loss of this size is no saving, though chance may have made it."
+    return f"{told}. That is a strong loss, not a saving."
 
 
 def _accuracy(summary: Summary, group: Group) -> str:

@@ -96,7 +96,7 @@ function stages(figure) {
   const settings = seen().filter((each) => each.stages.some((time) => time !== null));
   if (!settings.length) return empty(figure);
   const [row, narrow] = [30, figure.clientWidth < 560];
-  const left = narrow ? 12 : 14 + 6.4 * Math.min(44, Math.max(...settings.map((each) => each.label.length)));
+  const left = narrow ? 12 : 20 + 7 * Math.min(44, Math.max(...settings.map((each) => each.label.length)));
   const totals = settings.map((each) => each.values.ms_total ?? each.stages.reduce((sum, time) => sum + (time ?? 0), 0));
   const tall = narrow ? row + 18 : row;
   const area = plot(figure, {
@@ -107,7 +107,7 @@ function stages(figure) {
   for (const [stage, name] of [...report.stages, "rest"].entries()) {
     area.svg.append(shape("rect", { class: `bar bar-${stage}`, x: key, y: 12, width: 11, height: 11 }));
     area.svg.append(shape("text", { class: "tick", x: key + 15, y: 22 }, name));
-    key += 28 + 6.6 * name.length;
+    key += 30 + 7 * name.length;
   }
   const spots = [];
   for (const [place, each] of settings.entries()) {
