@@ -11,7 +11,7 @@ from anomaly.progress import Track, quiet
 from compress.errors import CompressError
 from pipelines.console import note
 from pipelines.evaluate import DetectorSettings, evaluate
-from pipelines.models import open_model
+from pipelines.models import names_a_file, open_model
 from pipelines.results import read_results, read_rows
 from reports import Run
 
@@ -48,8 +48,8 @@ def judge_side(
     command: str,
     track: Track = quiet,
 ) -> list[Run]:
-    """A run of `model` on each category."""
-    backbone = open_model(model, weights=weights, seed=settings.seed)
+    """A run of `model` on each category; `weights` are for architectures, for an artifact holds its own."""
+    backbone = open_model(model, weights="auto" if names_a_file(model) else weights, seed=settings.seed)
     runs = []
     for category in categories:
         row, evidence = evaluate(backbone, category, settings, command=command, track=track)

@@ -86,8 +86,10 @@ def compare_runs(
         prints = {text(row, "data_fingerprint") for side in sides for row in side.rows} - {NA}
         if len(prints) > 1:
             raise ReportError(f"{names[0]} and {names[1]} saw other images of {category}: judge both on the same data")
-    sides = zip(*parts.values(), strict=True)
-    one, other = (Group(side[0].setting, tuple(run for part in side for run in part.runs)) for side in sides)
+    one, other = (
+        Group(side.setting, tuple(run for pair in parts.values() for run in pair[place].runs))
+        for place, side in enumerate((one, other))
+    )
     return Comparison(
         names=names,
         first=one,

@@ -102,4 +102,4 @@ def _curves(scores: Scores) -> dict[str, Floats]:
 def _upright(grid: Floats, x: Floats, y: Floats) -> Floats:
     """y on the grid; where x stands still, its highest y."""
     last = np.append(np.flatnonzero(np.diff(x)), len(x) - 1)
-    return np.interp(grid, x[last], y[last])
+    return np.asarray(np.interp(grid, x[last], y[last]))

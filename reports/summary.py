@@ -172,7 +172,7 @@ class Summary:
         before, after = first.per_category(name), second.per_category(name)
         common = before.keys() & after.keys()
         deviation = self._deviation(second, name)
-        noise = deviation and seed_noise(first, second, name, deviation)
+        noise = seed_noise(first, second, name, deviation) if deviation else None
         return bool(common) and noise is not None and abs(fmean(after[c] - before[c] for c in common)) <= noise
 
     def _deviation(self, group: Group, name: str) -> Deviation | None:
