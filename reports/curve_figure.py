@@ -25,9 +25,10 @@ def curve_figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
         kinds = [kind for kind in KINDS if any(kind.name in found for found in curves.values())]
         if not kinds:
             continue
-        figure = new_figure(11.0, 0.6 + 4.4 * (len(kinds) + 1) // 2)
+        down = (len(kinds) + 1) // 2
+        figure = new_figure(11.0, 0.6 + 4.6 * down)
         for place, kind in enumerate(kinds, start=1):
-            axes = figure.add_subplot((len(kinds) + 1) // 2, 2, place)
+            axes = figure.add_subplot(down, 2, place)
             _axes(axes, kind)
             for group, found in curves.items():
                 if kind.name in found:
@@ -57,6 +58,7 @@ def _axes(axes: Axes, kind: CurveKind) -> None:
     axes.set_ylabel(kind.y_title)
     axes.set_xlim(0, float(kind.x[-1]))
     axes.set_ylim(0, 1.02)
+    axes.tick_params(pad=7)  # the two zeros meet in the corner
     if kind.chance:
         axes.plot([0, 1], [0, 1], color=AXIS, lw=1, ls=(0, (2, 3)), zorder=1)
 
