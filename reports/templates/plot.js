@@ -2,8 +2,10 @@
 const MARGIN = { top: 40, right: 18, bottom: 46, left: 54 };
 const REACH = 40; // pixels from the pointer to what it means
 
+const SVG = Object.assign(document.createElement("div"), { innerHTML: "<svg></svg>" }).firstChild.namespaceURI;
+
 function shape(name, attributes = {}, ...inside) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...inside);
   return element;
