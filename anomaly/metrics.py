@@ -8,6 +8,7 @@ good pixels of a test split, a hundred million perhaps, are never copied or sort
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ Scores = NDArray[np.floating]
 
 FPR_LIMIT = 0.3
 _BLOCK = 1 << 22  # scores looked at together
+_POINTS = 256  # of a curve that is kept
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
@@ -34,6 +36,34 @@ class Metrics:
     aupro: float | None
 
 
+class PixelCurve(NamedTuple):
+    """One curve over all thresholds on pixels, from the highest: at each of T points what lies above the threshold.
+
+    All four are (T,), in [0, 1], and but for `precision` they ascend.
+
+    Attributes:
+        fpr: share of the good pixels.
+        tpr: share of the defective pixels, which is the recall.
+        precision: share of defective ones among what lies above.
+        overlap: mean share of a defect's region.
+    """
+
+    fpr: NDArray[np.float64]
+    tpr: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    overlap: NDArray[np.float64]
+
+    def thinned(self, points: int = _POINTS) -> PixelCurve:
+        """At most `points` of it, spread evenly along the curve; its ends stay.
+
+        The way along the curve is counted in all its directions, and false alarms up to `FPR_LIMIT` once more: there
+        the curves of good detectors differ.
+        """
+        way = self.fpr + np.minimum(self.fpr, FPR_LIMIT) / FPR_LIMIT + self.tpr + self.overlap
+        chosen = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], points)))
+        return PixelCurve(*(values[chosen] for values in self))
+
+
 def evaluate_scores(labels: Labels, scores: Scores, masks: Labels | None = None, maps: Scores | None = None) -> Metrics:
     """All metrics of a test split.
 
@@ -41,13 +71,20 @@ def evaluate_scores(labels: Labels, scores: Scores, masks: Labels | None = None,
         labels: (N,), scores: (N,).
         masks: (N, H, W) and maps: (N, H, W), or None where the dataset has no masks.
     """
+    return evaluate_with_curve(labels, scores, masks, maps)[0]
+
+
+def evaluate_with_curve(
+    labels: Labels, scores: Scores, masks: Labels | None = None, maps: Scores | None = None
+) -> tuple[Metrics, PixelCurve | None]:
+    """`evaluate_scores`, and the thinned curve of the pixels; None where there are no masks to compare with."""
     image_auroc, image_f1 = _auroc_and_f1(labels, scores)
-    if masks is None or maps is None:
-        return Metrics(image_auroc, image_f1, None, None, None)
-    if not masks.any() or masks.all():
-        return Metrics(image_auroc, image_f1, None, None, None)
+    if masks is None or maps is None or not masks.any() or masks.all():
+        return Metrics(image_auroc, image_f1, None, None, None), None
     ranking = _rank(masks, maps)
-    return Metrics(image_auroc, image_f1, ranking.auroc(), ranking.f1_max(), _aupro(masks, maps, ranking, FPR_LIMIT))
+    curve = _curve(masks, maps, ranking)
+    metrics = Metrics(image_auroc, image_f1, ranking.auroc(), ranking.f1_max(), _aupro(curve, FPR_LIMIT))
+    return metrics, curve.thinned()
 
 
 def auroc(labels: Labels, scores: Scores) -> float:
@@ -94,7 +131,7 @@ def aupro(masks: Labels, maps: Scores, *, fpr_limit: float = FPR_LIMIT) -> float
     """
     if not masks.any() or masks.all():
         raise AnomalyError(f"AUPRO needs good and defective pixels, and {_only(masks)}")
-    return _aupro(masks, maps, _rank(masks, maps), fpr_limit)
+    return _aupro(_curve(masks, maps, _rank(masks, maps)), fpr_limit)
 
 
 @dataclass(frozen=True)
@@ -141,7 +178,7 @@ def _rank(labels: Labels, scores: Scores) -> _Ranking:
     return _Ranking(thresholds, np.cumsum(own[::-1])[::-1], good - below, good - upto, good)
 
 
-def _aupro(masks: Labels, maps: Scores, ranking: _Ranking, fpr_limit: float) -> float:
+def _curve(masks: Labels, maps: Scores, ranking: _Ranking) -> PixelCurve:
     weights = np.zeros(len(ranking.scores))  # shares of regions that stand at each threshold
     regions = 0
     for mask, scores in zip(masks, maps, strict=True):
@@ -152,10 +189,22 @@ def _aupro(masks: Labels, maps: Scores, ranking: _Ranking, fpr_limit: float) -> 
             np.add.at(weights, places, shares)
             regions += count
     reached = np.cumsum(weights[::-1]) / regions
-    # At each threshold, from the highest: first the good ones above it, then the overlap with those equal to it.
-    fpr = np.stack([ranking.above[::-1], ranking.alarms[::-1]], axis=1).ravel() / ranking.good
-    overlap = np.stack([np.append(0.0, reached[:-1]), reached], axis=1).ravel()
-    fpr, overlap = np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], overlap, [overlap[-1]]])
+    # At each threshold, from the highest: first the good ones above it, then also those equal to it, of either kind.
+    alarms = _interleaved(ranking.above[::-1], ranking.alarms[::-1], last=ranking.good)
+    hits = _interleaved(np.append(0, ranking.hits[:0:-1]), ranking.hits[::-1], last=int(ranking.hits[0]))
+    overlap = _interleaved(np.append(0.0, reached[:-1]), reached, last=float(reached[-1]))
+    above = alarms + hits
+    precision = np.divide(hits, above, out=np.ones(len(above)), where=above > 0)
+    return PixelCurve(alarms / ranking.good, hits / int(ranking.hits[0]), precision, overlap)
+
+
+def _interleaved(first: NDArray[np.number], second: NDArray[np.number], *, last: float) -> NDArray[np.float64]:
+    """0, then first and second in turn, then `last`."""
+    return np.concatenate([[0.0], np.stack([first, second], axis=1).ravel(), [last]])
+
+
+def _aupro(curve: PixelCurve, fpr_limit: float) -> float:
+    fpr, overlap = curve.fpr, curve.overlap
     within = int(np.searchsorted(fpr, fpr_limit, side="right"))
     at_limit = np.interp(fpr_limit, fpr, overlap)
     return float(np.trapezoid(np.append(overlap[:within], at_limit), np.append(fpr[:within], fpr_limit)) / fpr_limit)

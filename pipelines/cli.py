@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.compare import compare
 from pipelines.commands.distill import distill
 from pipelines.commands.evaluate import evaluate
 from pipelines.commands.export import export
@@ -20,10 +21,11 @@ from pipelines.commands.pretrain import pretrain
 from pipelines.commands.profile import profile
 from pipelines.commands.prune import prune
 from pipelines.commands.quantize import quantize
+from pipelines.commands.report import report
 from pipelines.commands.sensitivity import sensitivity
 from pipelines.commands.status import status
 from pipelines.commands.study import study
-from pipelines.commands.sweep import demo, report, sweep
+from pipelines.commands.sweep import demo, sweep
 from pipelines.console import OneLineRefusals, print_line
 
 app = typer.Typer(
@@ -55,7 +57,7 @@ def main(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Slim": (prune, distill, quantize, sensitivity, profile, pretrain),
-    "Judge": (evaluate, sweep, status, report, index_report, study, demo),
+    "Judge": (evaluate, sweep, status, report, compare, index_report, study, demo),
     "Deploy": (fit, export),
     "Look up": (datasets, methods, backbones, generate),
 }

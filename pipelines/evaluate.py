@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomaly import Category, PatchCore, evaluate_scores, fingerprint
+from anomaly import Category, PatchCore, fingerprint
 from anomaly.coreset import check_bank_request, find_sampler
 from anomaly.decoded_images import DecodedImages
 from anomaly.feature_file import check_storage
 from anomaly.features import BATCH
 from anomaly.images import Load, load_batches, load_image, load_masks
 from anomaly.memory_bank import check_index
+from anomaly.metrics import PixelCurve, evaluate_with_curve
 from anomaly.patch_embedding import PATCHCORE, Embedding
 from anomaly.progress import Track, quiet
 from anomaly.samples import Sample
@@ -29,10 +31,11 @@ from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
 from pipelines import machine
 from pipelines.console import note
+from pipelines.evidence import Evidence
 from pipelines.models import precision_of, runtime_of
 from pipelines.profile import sizes
 from pipelines.results import Row
-from reports import Examples
+from reports import Examples, Scores, cases, small_maps
 
 EXAMPLE_KINDS = 4  # kinds of defect shown per category, besides one good image
 
@@ -131,8 +134,8 @@ def evaluate(
     data_fingerprint: str | None = None,
     decoded: DecodedImages | None = None,
     track: Track = quiet,
-) -> tuple[Row, Examples]:
-    """The row of results of `backbone` on `category`, and pictures to look at.
+) -> tuple[Row, Evidence]:
+    """The row of results of `backbone` on `category`, pictures to look at, and the scores of every test image.
 
     `data_fingerprint` is the category's, if it is at hand: making it reads every file.
     The anomaly maps of the whole test split are held, once, until the metrics are known: with the masks 5 bytes for
@@ -153,7 +156,7 @@ def evaluate(
     batches = track(load_batches(category.test, batch, load), "test", -(-len(category.test) // batch))
     scores, maps = score(detector, batches, len(category.test))
     labels = np.array([sample.is_defective for sample in category.test])
-    metrics = evaluate_scores(labels, scores, masks, maps)
+    metrics, curve = evaluate_with_curve(labels, scores, masks, maps)
     if masks is not None and not masks.any():
         note(f"{category.dataset}/{category.name}: no mask marks a pixel of the centre crop; pixel metrics are n/a")
     peak = machine.peak_rss() - held
@@ -190,7 +193,9 @@ def evaluate(
         index=detector.bank.index,
         predict_rss_bytes=machine.peak_rss() - held if times else None,
     )
-    return row, _examples(category, masks, scores, maps)
+    names = _names(category.test)
+    evidence = Evidence(_examples(category, names, masks, scores, maps), _scores(names, labels, scores, maps, curve))
+    return row, evidence
 
 
 def _milliseconds(times: Timing | None) -> dict[str, Any]:
@@ -202,15 +207,44 @@ def _milliseconds(times: Timing | None) -> dict[str, Any]:
     return found
 
 
+def _names(samples: Sequence[Sample]) -> list[str]:
+    """`crack/003.png`, and with a number behind where folders below the kind hold files of one name."""
+    found: Counter[str] = Counter()
+    names = []
+    for sample in samples:
+        name = f"{sample.kind}/{sample.image.name}"
+        found[name] += 1
+        names.append(name if found[name] == 1 else f"{name} ({found[name]})")
+    return names
+
+
+def _scores(
+    names: list[str],
+    labels: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    maps: NDArray[np.float32],
+    curve: PixelCurve | None,
+) -> Scores:
+    small, low, high = small_maps(maps)
+    pixels = None if curve is None else np.stack(curve).astype(np.float32)
+    return Scores(names, labels, scores, small, low, high, pixels)
+
+
 def _examples(
-    category: Category, masks: NDArray[np.bool_] | None, scores: NDArray[np.float32], maps: NDArray[np.float32]
+    category: Category,
+    names: list[str],
+    masks: NDArray[np.bool_] | None,
+    scores: NDArray[np.float32],
+    maps: NDArray[np.float32],
 ) -> Examples:
-    chosen = _chosen(category.test)
+    labels = np.array([sample.is_defective for sample in category.test])
+    # Of each kind one, and those that tell most about this detector.
+    chosen = list(dict.fromkeys([*_of_each_kind(category.test), *cases(labels, scores).values()]))
     samples = [category.test[index] for index in chosen]
     # Each backbone measures distances on its own scale: from a typical pixel to the strangest ones.
     low, high = np.quantile(maps[:, ::4, ::4], [0.5, 0.998])
     return Examples(
-        names=[f"{sample.kind}/{sample.image.name}" for sample in samples],
+        names=[names[index] for index in chosen],
         kinds=[sample.kind for sample in samples],
         images=np.stack([load_image(sample.image).permute(1, 2, 0).numpy() for sample in samples]),
         masks=None if masks is None else masks[chosen],
@@ -221,7 +255,7 @@ def _examples(
     )
 
 
-def _chosen(samples: tuple[Sample, ...]) -> list[int]:
+def _of_each_kind(samples: tuple[Sample, ...]) -> list[int]:
     """The first good image and the first of up to four kinds of defect: never chosen by how they scored."""
     first: dict[str, int] = {}
     for index, sample in enumerate(samples):

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from compress.errors import CompressError
 from compress.files import atomic_write
 from pipelines.results import read_results
-from reports import Run, render
+from reports import USUAL, Run, check_formats, render
 
 PAGE = "index.html"
 
 
-def write_report(results: Path, output: Path, *, command: str) -> tuple[list[Run], list[tuple[str, str]]]:
+def write_report(
+    results: Path, output: Path, *, command: str, formats: Collection[str] = USUAL
+) -> tuple[list[Run], list[tuple[str, str]]]:
     """Write the report of all rows in `results` to `output`; returns them, and (name, reason) of what was left out.
 
     Raises:
         CompressError: no results folder, or `output` cannot be written.
-        ReportError: no result to report.
+        ReportError: no result to report, an unknown format, or one whose package is not installed.
     """
+    check_formats(formats)
     runs, failures = read_results(results)
-    for name, content in render(runs, failures, command).items():
+    for name, content in render(runs, failures, command, formats=formats).items():
         file = output / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

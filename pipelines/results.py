@@ -1,28 +1,20 @@
-"""A result on disk: one JSON row and one file of example images per finished run."""
+"""A result on disk: per finished run one JSON row, and one file of images and scores."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.errors import CompressError
-from compress.files import atomic_path, atomic_write
-from reports import Examples, ReportError, Run
+from compress.files import atomic_write
+from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
+from reports import Run
 
 FAILED = ".failed.json"
-_MAX_UNPACKED = 64_000_000  # five examples take 2 MB
-_DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-_ARRAYS = ("images", "maps", "scores")
 
 
 @dataclass(frozen=True)
@@ -84,11 +76,11 @@ class Row:
     predict_rss_bytes: int | None
 
 
-def write_result(folder: Path, name: str, row: Row, examples: Examples, key: str) -> None:
+def write_result(folder: Path, name: str, row: Row, evidence: Evidence, key: str) -> None:
     """Write NAME.npz, then NAME.json: the row is there only when all of the run is."""
-    with atomic_path(folder / f"{name}.npz") as temporary, temporary.open("wb") as stream:
-        _savez(stream, examples)
-    atomic_write(folder / f"{name}.json", json.dumps({**dataclasses.asdict(row), "key": key}, indent=1) + "\n")
+    file = folder / f"{name}.json"
+    _write_beside(file, [evidence])
+    atomic_write(file, json.dumps({**dataclasses.asdict(row), "key": key}, indent=1) + "\n")
     (folder / f"{name}{FAILED}").unlink(missing_ok=True)
 
 
@@ -97,9 +89,10 @@ def write_failure(folder: Path, name: str, reason: str) -> None:
     atomic_write(folder / f"{name}{FAILED}", json.dumps({"failed": reason}) + "\n")
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """One row as an object, several as a list."""
-    described = [dataclasses.asdict(row) for row in rows]
+def write_rows(path: Path, rows: Sequence[tuple[Row, Evidence]]) -> None:
+    """One row as an object, several as a list, and what they leave in files beside it."""
+    _write_beside(path, [evidence for _, evidence in rows])
+    described = [dataclasses.asdict(row) for row, _ in rows]
     atomic_write(path, json.dumps(described[0] if len(described) == 1 else described, indent=1) + "\n")
 
 
@@ -122,20 +115,9 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     runs: list[Run] = []
     failures: list[tuple[str, str]] = []
     for file in sorted(folder.glob("*.json")):
-        try:
-            loaded = json.loads(file.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            failures.append((file.name, f"left out: not readable as JSON ({error})"))
-            continue
-        if file.name.endswith(FAILED):
-            failures.append((file.name.removesuffix(FAILED), _reason(loaded)))
-            continue
-        rows: list[Any] = loaded if isinstance(loaded, list) else [loaded]
-        for row in rows:
-            if isinstance(row, dict) and isinstance(row.get("arch"), str) and "image_auroc" in row:
-                runs.append(Run(row, _read_examples(file.with_suffix(".npz"), failures)))
-            else:
-                failures.append((file.name, "left out: not a row of results"))
+        found, left_out = read_rows(file)
+        runs += found
+        failures += left_out
     return runs, failures
 
 
@@ -151,34 +133,29 @@ def _reason(loaded: Any) -> str:
     return str(loaded.get("failed", "no reason recorded")) if isinstance(loaded, dict) else "no reason recorded"
 
 
-def _savez(stream: Any, examples: Examples) -> None:
-    arrays: dict[str, Any] = {name: getattr(examples, name) for name in _ARRAYS}
-    if examples.masks is not None:
-        arrays["masks"] = examples.masks
-    # Texts become arrays of fixed-width unicode, never of objects, which would be pickled.
-    arrays |= {"names": np.array(examples.names, dtype=str), "kinds": np.array(examples.kinds, dtype=str)}
-    np.savez_compressed(stream, allow_pickle=False, range=np.array([examples.low, examples.high]), **arrays)
-
-
-def _read_examples(file: Path, failures: list[tuple[str, str]]) -> Examples | None:
-    if not file.is_file():
-        return None
+def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+    """The results in one file, and (name, reason) of what was left out."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _MAX_UNPACKED:
-            raise ValueError(f"{unpacked} bytes unpacked, the limit is {_MAX_UNPACKED}")
-        with np.load(file, allow_pickle=False) as stored:
-            low, high = (float(value) for value in stored["range"])
-            return Examples(
-                names=[str(name) for name in stored["names"]],
-                kinds=[str(kind) for kind in stored["kinds"]],
-                masks=stored.get("masks"),
-                low=low,
-                high=high,
-                **{name: stored[name] for name in _ARRAYS},
-            )
-    # What numpy, zipfile and zlib raise on damaged files, and Examples on arrays that do not fit.
-    except (*_DAMAGED, ReportError) as error:
-        failures.append((file.name, f"images left out: damaged ({error})"))
-        return None
+        loaded = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        return [], [(file.name, f"left out: not readable as JSON ({error})")]
+    if file.name.endswith(FAILED):
+        return [], [(file.name.removesuffix(FAILED), _reason(loaded))]
+    rows: list[Any] = loaded if isinstance(loaded, list) else [loaded]
+    runs: list[Run] = []
+    failures: list[tuple[str, str]] = []
+    for index, row in enumerate(rows):
+        if isinstance(row, dict) and isinstance(row.get("arch"), str) and "image_auroc" in row:
+            beside = evidence_file(file, index, len(rows))
+            evidence, complaint = read_evidence(beside)
+            runs.append(Run(row, evidence.examples, evidence.scores))
+            failures += [(beside.name, complaint)] if complaint else []
+        else:
+            failures.append((file.name, "left out: not a row of results"))
+    return runs, failures
+
+
+def _write_beside(file: Path, evidence: Sequence[Evidence]) -> None:
+    for index, each in enumerate(evidence):
+        if each.examples and each.scores:
+            write_evidence(evidence_file(file, index, len(evidence)), each.examples, each.scores)

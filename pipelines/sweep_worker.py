@@ -20,12 +20,12 @@ from pipelines.backbone_store import BackboneStore
 from pipelines.console import note
 from pipelines.engines.interface import BUSY, DONE, FAILED, KEPT, Ended
 from pipelines.evaluate import evaluate
+from pipelines.evidence import Evidence
 from pipelines.locks import trying
 from pipelines.results import Row, is_finished, write_failure, write_result
 from pipelines.run_records import RUNNING, Record, now, run_lock, write_record
 from pipelines.sweep_plan import SweepPlan
 from pipelines.sweep_runs import SweepRun, open_runs
-from reports import Examples
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SweepWorker:
         write_record(self._folder, run.name, record)
         start = time.perf_counter()
         try:
-            row, examples, seconds = self._evaluated(run)
+            row, evidence, seconds = self._evaluated(run)
         except Exception as error:
             # A night of runs is not to end with one of them, whatever it died of.
             if not isinstance(error, (CompressError, AnomalyError)):
@@ -96,7 +96,7 @@ class SweepWorker:
             ended = replace(record, state=FAILED, seconds=time.perf_counter() - start, made=self._store.take_made())
             write_record(self._folder, run.name, ended)
             return Ended(run.name, FAILED, reason)
-        write_result(self._folder, run.name, row, examples, run.key)
+        write_result(self._folder, run.name, row, evidence, run.key)
         ended = replace(
             record,
             state=DONE,
@@ -107,11 +107,11 @@ class SweepWorker:
         write_record(self._folder, run.name, ended)
         return Ended(run.name, DONE, "" if row.image_auroc is None else f"image AUROC {row.image_auroc:.3f}")
 
-    def _evaluated(self, run: SweepRun) -> tuple[Row, Examples, float]:
+    def _evaluated(self, run: SweepRun) -> tuple[Row, Evidence, float]:
         """The results, and the seconds that the detector took."""
         backbone = self._store.get(run.request)
         start = time.perf_counter()
-        row, examples = evaluate(
+        row, evidence = evaluate(
             backbone,
             run.category,
             run.settings,
@@ -120,4 +120,4 @@ class SweepWorker:
             decoded=self._decoded,
             track=self._track,
         )
-        return row, examples, time.perf_counter() - start
+        return row, evidence, time.perf_counter() - start

@@ -5,23 +5,31 @@ files = reports.render([reports.Run(row, examples), ...], failures=[], command="
 files["report.md"], files["results.csv"], files["index.html"], files["figures/image_auroc.png"]
 """
 
+from reports.cases import cases
 from reports.errors import ReportError
 from reports.frame import frame
 from reports.heatmap import outlined, overlay
-from reports.render import render
+from reports.render import FORMATS, USUAL, check_formats, render
 from reports.runs import Examples, Run
+from reports.scores import Scores, small_maps
 from reports.terminal import TextTable, terminal_columns, terminal_table
 from reports.words import summary_text
 
 __all__ = [
+    "FORMATS",
+    "USUAL",
     "Examples",
     "ReportError",
     "Run",
+    "Scores",
     "TextTable",
+    "cases",
+    "check_formats",
     "frame",
     "outlined",
     "overlay",
     "render",
+    "small_maps",
     "summary_text",
     "terminal_columns",
     "terminal_table",

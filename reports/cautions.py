@@ -11,7 +11,7 @@ from reports.summary import Row, Summary
 def cautions(summary: Summary) -> list[str]:
     """One sentence for each thing a reader must know before comparing two rows."""
     rows = [row for group in summary.groups for row in group.rows]
-    return [*_data(rows), *_weights(rows), *_times(rows), *_chance(summary)]
+    return [*_data(rows), *_weights(rows), *_times(rows), *_chance(summary), *_missing(summary)]
 
 
 def _data(rows: list[Row]) -> Iterator[str]:
@@ -44,7 +44,18 @@ def _times(rows: list[Row]) -> Iterator[str]:
 
 def _chance(summary: Summary) -> Iterator[str]:
     if all(len(group.seeds) == 1 for group in summary.groups):
-        yield "Each setting ran with one seed: small differences may be chance."
+        told = "ties are told by the test images alone" if summary.differences else "small differences may be chance"
+        yield f"Each setting ran with one seed: {told}."
+
+
+def _missing(summary: Summary) -> Iterator[str]:
+    runs = [run for group in summary.groups for run in group.runs]
+    if lacking := sum(run.scores is None for run in runs):
+        who = "No run has" if lacking == len(runs) else f"{lacking} of {len(runs)} runs do not have"
+        yield (
+            f"{who} the scores of the test images beside the row, as earlier versions left them out: curves, intervals "
+            "and the best and worst cases are missing there."
+        )
 
 
 def _parts(rows: list[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:

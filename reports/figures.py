@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports.columns import STAGES, column, milliseconds
+from reports.curve_figure import curve_figures
 from reports.figure_style import (
+    AXIS,
     HAIRLINE,
     INK,
     PALETTE,
@@ -25,34 +28,50 @@ from reports.figure_style import (
     plain,
     png,
     series_of,
+    settled,
     styles,
+    svg,
 )
 from reports.summary import Group, Summary
 
 Draw = Callable[[Axes, Mapping[Group, float], Mapping[Series, Style]], None]
-_COSTS = (
+COSTS = (
     ("macs_used", "multiply-accumulates the detector runs, one image"),
     ("params_used", "parameters the detector runs"),
+    ("ms_total", "time for one image, median"),
     ("file_bytes", "size of the backbone's file"),
 )
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
-    """One figure: file name, title, the words for those who cannot see it, the PNG; `wide` ones need the full width."""
+    """One figure: its name, title, and words for those who cannot see it; `wide` ones need the full width.
+
+    `kind` and `of` say what is drawn, for those who draw it anew: a metric against the `ratio`, the image AUROC against
+    a cost (`tradeoff`), the `stages`, or the `curves` of a dataset.
+    """
 
     name: str
+    kind: str
+    of: str
     title: str
     description: str
-    png: bytes
+    figure: Figure
     wide: bool = False
+
+    def png(self) -> bytes:
+        return png(self.figure)
+
+    def svg(self, *, outlines: bool = True) -> bytes:
+        return svg(self.figure, outlines=outlines)
 
 
 def figures(summary: Summary) -> list[Picture]:
     """Every figure that the runs have numbers for."""
-    drawn = [_against_ratio(summary, name) for name in ("image_auroc", "pixel_auroc")]
-    drawn += [_trade_off(summary, name, axis) for name, axis in _COSTS]
-    return [picture for picture in (*drawn, _stage_times(summary)) if picture]
+    drawn = [_trade_off(summary, name, axis) for name, axis in COSTS]
+    drawn += [_against_ratio(summary, name) for name in METRICS]
+    return [picture for picture in (*drawn, _stage_times(summary), *_curves(summary)) if picture]
 
 
 def _against_ratio(summary: Summary, name: str) -> Picture | None:
@@ -76,10 +95,12 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
     return Picture(
-        name=f"{name}.png",
+        name=name,
+        kind="ratio",
+        of=name,
         title=f"{_sentence(title)} against ratio",
         description=f"{_sentence(title)} of every method at each pruning ratio; the dotted line is the origin.",
-        png=_panels(summary, values, draw, title),
+        figure=_panels(summary, values, draw, title),
         wide=len(_datasets(values)) > 1,
     )
 
@@ -107,16 +128,35 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
                     group.setting.ratio_text, (costs[group], here[group]), (7, -3), textcoords="offset points",
                     fontsize=8, color=QUIET, zorder=2.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
                 )  # fmt: skip
+        front = pareto([(costs[group], here[group]) for group in here])
+        axes.step(
+            [x for x, _ in front], [y for _, y in front], where="post", color=AXIS, lw=1, ls=(0, (4, 3)), zorder=1
+        )
         cost_axis(axes, [costs[group] for group in here], cost.format)
         axes.set_xlabel(axis)
 
     title = f"{_sentence(auroc.title)} against {cost.title}"
-    description = f"{title}: up is more accurate, left is cheaper; numbers are ratios."
+    description = (
+        f"{title}: up is more accurate, left is cheaper; numbers are ratios; the grey steps are the Pareto front."
+    )
     drawn = _panels(summary, values, draw, auroc.title)
-    return Picture(f"tradeoff_{name}.png", title, description, drawn, wide=len(_datasets(values)) > 1)
+    return Picture(f"tradeoff_{name}", "tradeoff", name, title, description, drawn, wide=len(_datasets(values)) > 1)
 
 
-def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel: str) -> bytes:
+def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, value) points that no other beats in both, by cost.
+
+    >>> pareto([(2, 0.9), (1, 0.8), (3, 0.85), (2, 0.7)])
+    [(1, 0.8), (2, 0.9)]
+    """
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel: str) -> Figure:
     """One panel per dataset in two columns, a single legend above."""
     all_styles = styles(summary)
     datasets = _datasets(values)
@@ -133,7 +173,7 @@ def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel:
         axes.set_title(plain(dataset), loc="left", fontsize=10, color=INK, fontweight="bold", parse_math=False)
     seen = {series_of(group) for group in values}
     legend(figure, (style for series, style in all_styles.items() if series in seen))
-    return png(figure)
+    return settled(figure)
 
 
 def _datasets(groups: Iterable[Group]) -> list[str]:
@@ -185,7 +225,18 @@ def _stage_times(summary: Summary) -> Picture | None:
     axes.margins(x=0.12)
     axes.set_xlabel("time for one image (ms, median)")
     figure.legend(loc="outside upper left", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
-    return Picture("stage_times.png", "Time per stage", "The time of each stage, stacked, per setting.", png(figure))
+    told = "The time of each stage, stacked, per setting."
+    return Picture("stage_times", "stages", "", "Time per stage", told, settled(figure))
+
+
+def _curves(summary: Summary) -> list[Picture]:
+    found = []
+    for place, (dataset, figure) in enumerate(curve_figures(summary)):
+        title = f"ROC, precision-recall and PRO curves on {dataset}"
+        told = f"{title}, means over categories: the origin and each method at the ratio nearest to 0.5."
+        name = "curves" if place == 0 else f"curves_{place + 1}"  # a dataset's name is no file name
+        found.append(Picture(name, "curves", dataset, title, told, settled(figure), wide=True))
+    return found
 
 
 def _means(summary: Summary, name: str) -> dict[Group, float]:

@@ -11,16 +11,37 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.cautions import cautions
-from reports.figures import Picture
+from reports.columns import column
+from reports.figures import METRICS, Picture
 from reports.heatmap import colour_bar
+from reports.page_data import page_data
 from reports.provenance import Provenance
 from reports.runs import one_line
 from reports.strips import Strip
 from reports.summary import Summary
-from reports.table import category_table, same_everywhere, summary_table
+from reports.table import TIE, category_table, means_table, same_everywhere, summary_table, tells_ties
 from reports.words import findings
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("tables.js", "plot.js", "figures.js")
+PARTS = (
+    (
+        "tradeoff",
+        "Accuracy against cost",
+        "Up is more accurate, left is cheaper; no setting beats one on the dashed line.",
+    ),
+    (
+        "ratio",
+        "Accuracy against the ratio",
+        "The dotted line is the unpruned network; bars are the deviation between seeds.",
+    ),
+    ("stages", "Time", "One image at a time, from decoded pixels to the score."),
+    (
+        "curves",
+        "Curves",
+        "Means over categories, taken upright, of the unpruned networks and each method at one ratio.",
+    ),
+)
 VERDICTS = {
     "holds": "accuracy holds",
     "costs": "costs accuracy",
@@ -46,7 +67,9 @@ def report_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = '"use strict";\n' + "\n".join(parts)
+    means = [(name, means_table(summary, column(name))) for name in METRICS]
     return environment.get_template("report.html.j2").render(
         script=Markup(script),  # noqa: S704 - a file of this package
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -56,11 +79,14 @@ def report_html(
         findings=findings(summary),
         cautions=cautions(summary),
         same=same_everywhere(summary),
-        tables=[
-            ("results", "Results", summary_table(summary)),
-            ("categories", "Results per category", category_table(summary)),
-        ],
-        pictures=[(picture, base64.b64encode(picture.png).decode("ascii")) for picture in pictures],
+        tie=TIE if tells_ties(summary) else "",
+        results=summary_table(summary),
+        means=[(f"means_{name}", column(name).title, table) for name, table in means if table],
+        categories=category_table(summary),
+        data=page_data(summary),
+        figure_parts=PARTS,
+        cases=any(row.role for strip in examples for row in strip.rows),
+        pictures=[(picture, base64.b64encode(picture.svg(outlines=False)).decode("ascii")) for picture in pictures],
         strips=examples,
         failures=[(one_line(name), one_line(reason)) for name, reason in failures],
         command=one_line(command),

@@ -6,20 +6,34 @@ import re
 from collections.abc import Iterable, Sequence
 
 from reports.cautions import cautions
-from reports.figures import Picture
+from reports.columns import column
+from reports.figures import METRICS, Picture
 from reports.provenance import Provenance
 from reports.runs import one_line
 from reports.summary import Summary
-from reports.table import Table, category_table, same_everywhere, summary_table
+from reports.table import (
+    TIE,
+    Table,
+    category_table,
+    means_table,
+    same_everywhere,
+    summary_table,
+    tells_ties,
+)
 from reports.words import findings
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$&@])")
 
 
 def report_markdown(
-    summary: Summary, pictures: Sequence[Picture], facts: Provenance, failures: Sequence[tuple[str, str]], command: str
+    summary: Summary,
+    pictures: Sequence[Picture],
+    suffix: str | None,
+    facts: Provenance,
+    failures: Sequence[tuple[str, str]],
+    command: str,
 ) -> str:
-    """The whole report; figures are linked as `figures/NAME`."""
+    """The whole report; figures are linked as `figures/NAME.SUFFIX`, and left out without a suffix."""
     lines = ["# What each compression cost", "", f"{facts.sentence} Made by:", "", *_fenced(command), "## Summary", ""]
     for finding in findings(summary):
         lines += [f"**{escape(finding.title)}**", "", *(f"- {escape(told)}" for told in finding.sentences), ""]
@@ -28,11 +42,15 @@ def report_markdown(
     lines += [
         "In brackets: the difference to, or the factor against, the origin of the same arch and dataset, over the"
     ]
-    lines += ["categories that both have; ± is the standard deviation between seeds; n/a is not available.", ""]
-    lines += ["## Results per category", "", *_table(category_table(summary)), ""]
-    if pictures:
+    lines += ["categories that both have; ± is the standard deviation between seeds; n/a is not available."]
+    lines += [*([TIE] if tells_ties(summary) else []), "", "## Results per category", ""]
+    for name in METRICS:
+        if table := means_table(summary, column(name)):
+            lines += [f"### {escape(column(name).title)} per category", "", *_table(table), ""]
+    lines += [*_table(category_table(summary)), ""]
+    if pictures and suffix:
         lines += ["## Figures", ""]
-        lines += [f"![{picture.description}](figures/{picture.name})\n" for picture in pictures]
+        lines += [f"![{escape(picture.description)}](figures/{picture.name}.{suffix})\n" for picture in pictures]
     if failures:
         lines += ["## Left out", "", f"{len(failures)} runs or files are not in the tables above.", ""]
         lines += [f"- **{escape(name)}**: {escape(reason)}" for name, reason in failures]

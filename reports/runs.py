@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reports.errors import ReportError
+from reports.scores import Scores
 
 NA = "n/a"
 _TINIEST, _HUGEST = 1e-12, 1e18  # an axis cannot be drawn from numbers far outside
@@ -18,7 +19,7 @@ _TINIEST, _HUGEST = 1e-12, 1e18  # an axis cannot be drawn from numbers far outs
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The same k test images in every run of a (dataset, category), and what this run made of them.
+    """A few test images, and what this run made of them.
 
     `images` is uint8 (k, H, W, 3); `masks` bool (k, H, W), or None where the dataset has none; `maps` float (k, H, W);
     `scores` float (k,). `low` and `high` are the run's own heat-map range: each backbone has its own distance scale.
@@ -64,10 +65,11 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A row of results and, where they were kept, its example images."""
+    """A row of results and, where they were kept, its example images and the scores of all."""
 
     row: dict[str, Any]
     examples: Examples | None = None
+    scores: Scores | None = None
 
 
 def number(row: Mapping[str, Any], name: str) -> float | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from reports.columns import KEYS, Column, Factor
 from reports.errors import ReportError
+from reports.noise import Deviation, image_difference, pooled_deviation, seed_noise, spread
 from reports.runs import NA, Run, number, text
+from reports.significance import Difference
 
 Row = Mapping[str, Any]
+_SCORED = "image_auroc"  # the metric that the scores of images tell of
 
 
 class Setting(NamedTuple):
@@ -80,10 +83,14 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The rows of one setting, over categories and seeds."""
+    """The runs of one setting, over categories and seeds."""
 
     setting: Setting
-    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [run.row for run in self.runs]
 
     @property
     def categories(self) -> list[str]:
@@ -101,20 +108,30 @@ class Group:
         values = self.per_category(name)
         if not values:
             return None
-        by_seed = [
+        return Mean(fmean(values.values()), len(values), spread(self.by_seed(name)))
+
+    def by_seed(self, name: str) -> list[float]:
+        """The mean over categories of each seed that has a value."""
+        return [
             fmean(_means([row for row in self.rows if text(row, "seed") == seed], name, "category").values())
             for seed in _means(self.rows, name, "seed")
         ]
-        return Mean(fmean(values.values()), len(values), stdev(by_seed) if len(by_seed) > 1 else None)
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """All settings in reading order, and which of them is the origin of an (arch, dataset)."""
+    """All settings in reading order, and which of them is the origin of an (arch, dataset).
+
+    `parts` are the settings once per category; `differences` the image AUROC of groups and parts against their
+    origins', where the scores of the images are at hand.
+    """
 
     groups: tuple[Group, ...]
     origins: Mapping[tuple[str, str], Group]
     shown: frozenset[str]
+    parts: tuple[Group, ...]
+    differences: Mapping[Group, Difference]
+    _deviations: dict[tuple[str, ...], Deviation | None] = field(default_factory=dict, repr=False)
 
     def origin_of(self, group: Group) -> Group | None:
         """The uncompressed network of the same arch and dataset; None where it was not run."""
@@ -137,6 +154,37 @@ class Summary:
             return None
         return Change(fmean(before[c] for c in common), fmean(after[c] for c in common), len(common))
 
+    def tie(self, group: Group, name: str) -> bool:
+        """Whether `group` differs from its origin in the metric `name` by no more than chance, as far as is known."""
+        origin = self.origin_of(group)
+        return origin is not None and self.same(origin, group, name, self.differences.get(group))
+
+    def same(self, first: Group, second: Group, name: str, difference: Difference | None = None) -> bool:
+        """Whether two settings differ in the metric `name` by no more than chance, as far as it is known.
+
+        They do not where zero lies within the 95 % interval of the image AUROC's `difference` (bootstrapped unless
+        given), nor where they differ by less than seeds do.
+        """
+        if name == _SCORED:
+            difference = difference or image_difference(first, second)
+            if difference and difference.tie:
+                return True
+        before, after = first.per_category(name), second.per_category(name)
+        common = before.keys() & after.keys()
+        deviation = self._deviation(second, name)
+        noise = seed_noise(first, second, name, deviation) if deviation else None
+        return bool(common) and noise is not None and abs(fmean(after[c] - before[c] for c in common)) <= noise
+
+    def _deviation(self, group: Group, name: str) -> Deviation | None:
+        """Between the seeds of all whose noise says something about the group's: the same network on the same data."""
+        network = group.setting.arch, group.setting.dataset
+        key = (*network, *(group.categories if group not in self.groups else ()), name)
+        if key not in self._deviations:
+            near = self.groups if group in self.groups else [p for p in self.parts if p.categories == group.categories]
+            peers = [peer for peer in near if (peer.setting.arch, peer.setting.dataset) == network]
+            self._deviations[key] = pooled_deviation(peers, name)
+        return self._deviations[key]
+
     def label(self, group: Group) -> str:
         return group.setting.label(self.shown)
 
@@ -149,19 +197,32 @@ def summarize(runs: Sequence[Run]) -> Summary:
     """
     if not runs:
         raise ReportError("0 runs to report, 1 needed: run `compress sweep -o FOLDER` first")
-    rows: dict[Setting, list[Row]] = defaultdict(list)
+    found: dict[Setting, list[Run]] = defaultdict(list)
     for run in runs:
-        rows[setting_of(run.row)].append(run.row)
-    groups = tuple(Group(setting, tuple(rows[setting])) for setting in sorted(rows, key=_reading_order))
-    return Summary(groups, _origins(groups), _shown(groups))
+        found[setting_of(run.row)].append(run)
+    groups = tuple(Group(setting, tuple(found[setting])) for setting in sorted(found, key=_reading_order))
+    parts = tuple(part for group in groups for part in _by_category(group))
+    origins = _origins(groups)
+    return Summary(groups, origins, _shown(groups), parts, _differences((*groups, *parts), origins))
 
 
-def by_category(group: Group) -> list[Group]:
-    """The group once per category."""
+def _by_category(group: Group) -> list[Group]:
+    """The group once per category; itself where it has one."""
+    if len(group.categories) == 1:
+        return [group]
     return [
-        Group(group.setting, tuple(row for row in group.rows if text(row, "category") == category))
+        Group(group.setting, tuple(run for run in group.runs if text(run.row, "category") == category))
         for category in group.categories
     ]
+
+
+def _differences(groups: Iterable[Group], origins: Mapping[tuple[str, str], Group]) -> dict[Group, Difference]:
+    found = {}
+    for group in dict.fromkeys(groups):
+        origin = origins.get((group.setting.arch, group.setting.dataset))
+        if origin and origin.setting != group.setting and (difference := image_difference(origin, group)):
+            found[group] = difference
+    return found
 
 
 def setting_of(row: Row) -> Setting:

@@ -7,9 +7,13 @@ from typing import Literal
 
 from reports.columns import COLUMNS, KEYS, Better, Column, Difference, Factor, Where
 from reports.runs import NA, plural
-from reports.summary import Change, Group, Summary, by_category
+from reports.summary import Change, Group, Summary
 
-ONE = "1 category"
+ONE, NO_CHANGE = "1 category", "0.000"
+TIE = (
+    "A tie is a difference within its noise: zero lies in its 95 % interval (paired bootstrap over the test images), "
+    "or seeds differ as much (Student's t, pooled over the settings)."
+)
 Tone = Literal["better", "worse", "even"]
 
 
@@ -53,7 +57,7 @@ def summary_table(summary: Summary, *, brief: bool = False) -> Table:
     rows = [
         (
             *_setting_cells(summary, group),
-            *(_value_cell(summary, group, c) for c in columns),
+            *(value_cell(summary, group, c) for c in columns),
             *([_basis_cell(group)] if several else []),
         )
         for group in summary.groups
@@ -67,12 +71,12 @@ def category_table(summary: Summary) -> Table:
     """One row per setting and category: means over seeds."""
     columns = [c for c in COLUMNS if Where.CATEGORY in c.where]
     several = any(len(g.seeds) > 1 for g in summary.groups)
-    groups = [part for group in summary.groups for part in by_category(group)]
+    groups = summary.parts
     rows = [
         (
             *_setting_cells(summary, group),
             Cell(group.categories[0], group.categories[0]),
-            *(_value_cell(summary, group, c) for c in columns),
+            *(value_cell(summary, group, c) for c in columns),
             *([Cell(", ".join(group.seeds), float(len(group.seeds)))] if several else []),
         )
         for group in groups
@@ -81,6 +85,27 @@ def category_table(summary: Summary) -> Table:
     seeds = [Head("seeds", "The seeds behind each mean.", numeric=True)] if several else []
     heads = (*_setting_heads(summary), category, *(_head(c) for c in columns), *seeds)
     return Table(heads, tuple(rows), tuple(summary.is_origin(g) for g in groups))
+
+
+def tells_ties(summary: Summary) -> bool:
+    """Whether anything is known of the noise, so that a difference may be called a tie."""
+    return bool(summary.differences) or any(len(group.seeds) > 1 for group in summary.groups)
+
+
+def means_table(summary: Summary, column: Column) -> Table | None:
+    """One metric as a row per setting and a column per category, with the mean; None where no setting has two."""
+    names = sorted({name for group in summary.groups for name in group.per_category(column.name)})
+    if len(names) < 2:
+        return None
+    groups = [group for group in summary.groups if group.mean(column.name)]
+    heads = [Head(name, f"{column.title} on this category.", numeric=True, better=column.better) for name in names]
+    mean = Head("mean", f"{column.title}, mean over the categories.", numeric=True, better=column.better)
+    rows = []
+    for group in groups:
+        values = group.per_category(column.name)
+        cells = [Cell(column.format(values[n]), values[n]) if n in values else Cell(NA, None) for n in names]
+        rows.append((*_setting_cells(summary, group), *cells, value_cell(summary, group, column)))
+    return Table((*_setting_heads(summary), *heads, mean), tuple(rows), tuple(summary.is_origin(g) for g in groups))
 
 
 def same_everywhere(summary: Summary) -> list[tuple[str, str]]:
@@ -111,7 +136,7 @@ def difference_text(difference: float) -> str:
     ('-0.028', '+0.005', '0.000')
     """
     told = f"{difference:+.3f}"
-    return "0.000" if float(told) == 0 else told
+    return NO_CHANGE if float(told) == 0 else told
 
 
 def _setting_heads(summary: Summary) -> list[Head]:
@@ -139,7 +164,7 @@ def _basis_cell(group: Group) -> Cell:
     return Cell(" x ".join(parts) if seeds > 1 else parts[0], float(categories * seeds))
 
 
-def _value_cell(summary: Summary, group: Group, column: Column) -> Cell:
+def value_cell(summary: Summary, group: Group, column: Column) -> Cell:
     mean = group.mean(column.name)
     if mean is None:
         return Cell(NA, None)
@@ -147,7 +172,8 @@ def _value_cell(summary: Summary, group: Group, column: Column) -> Cell:
     change = summary.change(group, column)
     told = _told(change, column) if change else None
     if change and told:
-        notes.append((_tone(change, column, told), told))
+        tied = isinstance(column.compare, Difference) and told != NO_CHANGE and summary.tie(group, column.name)
+        notes.append(("even", f"{told}, a tie") if tied else (_tone(change, column, told), told))
         if change.categories < len(group.categories):
             notes.append(("even", f"compared on {change.categories}"))
     if mean.spread is not None and isinstance(column.compare, Difference):
@@ -164,6 +190,6 @@ def _told(change: Change, column: Column) -> str | None:
 
 
 def _tone(change: Change, column: Column, told: str) -> Tone:
-    if told == difference_text(0.0):
+    if told == NO_CHANGE:
         return "even"
     return "better" if (change.difference > 0) == (column.better == "higher") else "worse"

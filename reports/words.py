@@ -11,7 +11,7 @@ from reports.cautions import cautions
 from reports.columns import Factor, column, count, metric, milliseconds
 from reports.runs import NA, Run
 from reports.summary import Change, Group, Summary, summarize
-from reports.table import difference_text, factor_text
+from reports.table import NO_CHANGE, difference_text, factor_text
 
 SMALL_LOSS = 0.02  # of image or pixel AUROC; above it a setting is not called a saving
 STRONG_LOSS = 0.05
@@ -77,7 +77,7 @@ def _finding(summary: Summary, title: str, groups: list[Group]) -> Finding:
     smallest = min(compared, key=lambda group: (_cost(group), compared[group]))
     if _cost(smallest) < _cost(chosen):
         sentences.append(f"The smallest: {_about(summary, smallest)}")
-    sentences += _about_recovery(list(compared)) + _about_int8(summary, groups)
+    sentences += _about_recovery(summary, list(compared)) + _about_int8(summary, groups)
     return Finding(title, verdict, tuple(sentences), _name(summary, chosen), tuple(_figures(summary, chosen)))
 
 
@@ -132,26 +132,40 @@ def _about_origin(origin: Group) -> str:
 def _about(summary: Summary, group: Group) -> str:
     """One setting against its origin: accuracy first, then what was saved, then a verdict if the loss is strong."""
     told = " ".join([_name(summary, group), _accuracy(summary, group), *_saved(summary, group)])
-    loss = _loss(summary, group)
-    return f"{told}. That is a strong loss, not a saving." if loss is not None and loss > STRONG_LOSS else f"{told}."
+    lost = [
+        name for name in _AUROCS if (change := summary.change(group, column(name))) and -change.difference > STRONG_LOSS
+    ]
+    if not lost:
+        return f"{told}."
+    if all(summary.tie(group, name) for name in lost):
+        return f"{told}. A loss of this size is no saving, though chance may have made it."
+    return f"{told}. That is a strong loss, not a saving."
 
 
 def _accuracy(summary: Summary, group: Group) -> str:
     image, pixel = (summary.change(group, column(name)) for name in _AUROCS)
     if image is None:
-        return _kept(pixel, "pixel AUROC") if pixel else "has no AUROC to compare"
-    told = _kept(image, "image AUROC")
+        sure = _certainty(summary, group, "pixel_auroc")
+        return _kept(pixel, "pixel AUROC", sure) if pixel else "has no AUROC to compare"
+    told = _kept(image, "image AUROC", _certainty(summary, group, "image_auroc"))
     if pixel is None or -pixel.difference <= SMALL_LOSS:
         return told
-    share = f"{_share(pixel)} of its pixel AUROC ({_values(pixel)})"
+    share = f"{_share(pixel)} of its pixel AUROC ({_values(pixel)}{_certainty(summary, group, 'pixel_auroc')})"
     return f"{told} and {share}" if image.difference < 0 else f"{told} but keeps {share}"
 
 
-def _kept(change: Change, what: str) -> str:
+def _kept(change: Change, what: str, certainty: str) -> str:
     if change.difference >= 0 or change.before <= 0:
-        return f"reaches {what} {metric(change.after)} (the origin {metric(change.before)})"
+        return f"reaches {what} {metric(change.after)} (the origin {metric(change.before)}{certainty})"
     verb = "keeps only" if -change.difference > STRONG_LOSS else "keeps"
-    return f"{verb} {_share(change)} of the origin's {what} ({_values(change)})"
+    return f"{verb} {_share(change)} of the origin's {what} ({_values(change)}{certainty})"
+
+
+def _certainty(summary: Summary, group: Group, name: str) -> str:
+    """What is known of the noise of the difference to the origin: a tie, the interval, or nothing."""
+    interval = summary.differences.get(group) if name == "image_auroc" else None
+    told = f", 95 % interval {difference_text(interval.low)} to {difference_text(interval.high)}" if interval else ""
+    return f"{told}, a tie" if summary.tie(group, name) else told
 
 
 def _share(change: Change) -> str:
@@ -181,20 +195,23 @@ def _factor(summary: Summary, group: Group, name: str) -> str | None:
     return factor_text(change, words) if change and isinstance(words, Factor) else None
 
 
-def _about_recovery(groups: Sequence[Group]) -> list[str]:
+def _about_recovery(summary: Summary, groups: Sequence[Group]) -> list[str]:
     """What recovery changed, for the setting, run with and without it, where it helped most."""
     plain = {group.setting: group for group in groups if group.setting.recover in ("none", NA)}
-    lifts: list[tuple[float, Change, Group]] = []
+    lifts: list[tuple[float, Change, Group, Group]] = []
     for group in groups:
         twins = [twin for word in ("none", NA) if (twin := plain.get(group.setting._replace(recover=word)))]
         if group.setting in plain or not twins:
             continue
         if change := _between(twins[0], group, "image_auroc"):
-            lifts.append((change.difference, change, group))
+            lifts.append((change.difference, change, twins[0], group))
     if not lifts:
         return []
-    lift, change, group = max(lifts, key=lambda found: found[0])
+    lift, change, twin, group = max(lifts, key=lambda found: found[0])
     what = f"{group.setting.method} at {group.setting.ratio_text}" + (" in int8" if group.setting.quantized else "")
+    if lift > 0 and summary.same(twin, group, "image_auroc"):
+        told = f"the image AUROC of {what} by more than the noise ({difference_text(lift)})"
+        return [f"{group.setting.recover} does not lift {told}."]
     verb = "lifts" if lift > 0 else "does not lift"
     values = f"from {metric(change.before)} to {metric(change.after)}" if lift > 0 else f"({difference_text(lift)})"
     return [f"{group.setting.recover} {verb} the image AUROC of {what} {values}."]
@@ -210,15 +227,24 @@ def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
             continue
         changes = [(name, change) for name in _AUROCS if (change := _between(twin, group, name))]
         if changes:
-            pairs.append((min(change.difference for _, change in changes), changes, group))
+            pairs.append((min(change.difference for _, change in changes), changes, twin, group))
     if not pairs:
         return []
-    _, changes, group = min(pairs, key=lambda found: found[0])
-    told = " and ".join(f"{difference_text(change.difference)} {column(name).title}" for name, change in changes)
+    _, changes, twin, group = min(pairs, key=lambda found: found[0])
+    told = " and ".join(
+        f"{difference_text(change.difference)} {column(name).title}{_tie(summary, twin, group, name)}"
+        for name, change in changes
+    )
     setting = group.setting
     what = "the unpruned network" if setting.dense else f"{setting.method} at {setting.ratio_text}"
     most = "" if len(pairs) == 1 else f", the most of {len(pairs)} settings"
     return [f"{setting.precision} changes {what} by {told} against the same in float{most}."]
+
+
+def _tie(summary: Summary, twin: Group, group: Group, name: str) -> str:
+    change = _between(twin, group, name)
+    tied = change and difference_text(change.difference) != NO_CHANGE and summary.same(twin, group, name)
+    return " (a tie)" if tied else ""
 
 
 def _between(before: Group, after: Group, name: str) -> Change | None:
@@ -231,7 +257,8 @@ def _between(before: Group, after: Group, name: str) -> Change | None:
 def _figures(summary: Summary, group: Group) -> Iterator[tuple[str, str]]:
     for name in _AUROCS:
         if change := summary.change(group, column(name)):
-            yield difference_text(change.difference), column(name).title
+            tied = ", a tie" if summary.tie(group, name) else ""
+            yield difference_text(change.difference), f"{column(name).title}{tied}"
     for name, what in _TILES:
         if told := _factor(summary, group, name):
             times, word = told.split(" ", 1)

@@ -24,8 +24,8 @@ from reports import Run, render
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PRUNING, QUANTIZATION, DETECTOR = (
-    (ROOT / "docs" / f"{name}.md").read_text() for name in ("pruning", "quantization", "detector")
+PRUNING, QUANTIZATION, DETECTOR, REPORT = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("pruning", "quantization", "detector", "report")
 )
 RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
 METHODS = ROOT / "docs" / "results" / "magnetic_tile_methods"
@@ -108,8 +108,8 @@ def test_the_example_of_recovery_runs(
 
 @pytest.mark.parametrize(
     ("document", "least"),
-    [(README, 8), (PRUNING, 8), (QUANTIZATION, 5), (DETECTOR, 3)],
-    ids=["README", "pruning", "quantization", "detector"],
+    [(README, 8), (PRUNING, 8), (QUANTIZATION, 5), (DETECTOR, 3), (REPORT, 5)],
+    ids=["README", "pruning", "quantization", "detector", "report"],
 )
 def test_every_command_and_option_exists(document: str, least: int) -> None:
     typed = _commands(document)

@@ -6,10 +6,7 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -337,7 +334,8 @@ def test_names_are_escaped_everywhere() -> None:
     ]
     files = render(runs, [(evil, evil)], evil)
     page = Page(files["index.html"])
-    assert [tag for tag, _ in page.tags].count("script") == 1
+    scripts = [attrs.get("type") for tag, attrs in page.tags if tag == "script"]
+    assert scripts == ["application/json", None]  # the data, which is not run, and what draws it
     assert not [a for tag, a in page.tags if tag == "img" and not (a["src"] or "").startswith("data:image/")]
     assert evil in page.text
     assert evil.encode() not in files["index.html"]
@@ -381,8 +379,8 @@ def test_figures_are_real_pictures() -> None:
     files = render([run(), half(), half(ratio=0.9, macs_used=1e6)], [], "x")
     names = {name for name in files if name.startswith("figures/")}
     assert names == {
-        *("figures/image_auroc.png", "figures/pixel_auroc.png", "figures/stage_times.png"),
-        *(f"figures/tradeoff_{name}.png" for name in ("macs_used", "params_used", "file_bytes")),
+        *(f"figures/{name}.png" for name in ("image_auroc", "pixel_auroc", "aupro", "stage_times")),
+        *(f"figures/tradeoff_{name}.png" for name in ("macs_used", "params_used", "ms_total", "file_bytes")),
     }
     for name in names:
         picture = Image.open(io.BytesIO(files[name]))
@@ -468,39 +466,6 @@ def test_columns_are_data() -> None:
     assert all(each.help.endswith(".") for each in COLUMNS)
     assert column("image_auroc").better == "higher"
     assert set(reports.__all__) <= set(dir(reports))
-
-
-def test_sorting_in_a_browser(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium here to click in")
-    html = render([run(), half(aupro=0.9), half(ratio=0.7, aupro=None), half(ratio=0.9, aupro=0.1)], [], "x")
-    page = html["index.html"].decode()
-    policy = page[page.index('<meta http-equiv="Content-Security-Policy"') :].split(">", 1)[0] + ">"
-    probe = """<script>
-      const head = [...document.querySelectorAll("#results th")].find((th) => th.textContent.startsWith("AUPRO"));
-      const told = [];
-      for (let click = 0; click < 2; click++) {
-        head.firstElementChild.click();
-        const rows = [...document.querySelectorAll("#results tbody tr")];
-        const cells = rows.map((row) => row.cells[head.cellIndex].textContent);
-        told.push(head.getAttribute("aria-sort") + " " + cells.join(" "));
-      }
-      document.body.dataset.told = told.join("; ");
-    </script></body>"""
-    file = tmp_path / "index.html"
-    file.write_text(page.replace("</body>", probe), encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-
-    def dumped() -> str:
-        done = subprocess.run(
-            [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=120, check=True
-        )
-        return done.stdout
-
-    assert "data-told" not in dumped()  # a foreign script does not run: the page's policy forbids it
-    file.write_text(page.replace(policy, "").replace("</body>", probe), encoding="utf-8")
-    assert 'data-told="descending 0.900 0.600 0.100 n/a; ascending 0.100 0.600 0.900 n/a"' in dumped()
 
 
 def test_categories_stand_side_by_side_with_their_mean() -> None:

@@ -65,8 +65,8 @@ class ComponentTarget:
             )
         if bool((own >= 0).all()):
             raise CompressError(
-                "the student's maps are never negative, and a teacher's principal components are: give a teacher of its "
-                "own architecture, or a student whose blocks end without activation, such as mobilenet_v3_small"
+                "the student's maps are never negative, and a teacher's principal components are: give a teacher of "
+                "its own architecture, or a student whose blocks end without activation, such as mobilenet_v3_small"
             )
         patches = hints.permute(0, 2, 3, 1).flatten(0, 2).double()
         mean, tiny = patches.mean(0), torch.finfo(torch.float32).tiny

@@ -66,7 +66,12 @@ def evaluate(
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages too, one image at a time.")] = False,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the row as JSON (several categories: a list).")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the row as JSON (several categories: a list), and its scores and images to .npz beside it.",
+        ),
     ] = None,
 ) -> None:
     """Fit PatchCore with a backbone and judge it on a dataset's test split, category by category.
@@ -104,11 +109,11 @@ def evaluate(
     with ProgressBars() as bars:
         categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track)
         note(f"weights: {backbone.spec.weights.source}")
-        rows = []
+        made = []
         try:
             for each in categories:
-                rows.append(run(backbone, each, settings, command=command_line(), track=bars.track)[0])
+                made.append(run(backbone, each, settings, command=command_line(), track=bars.track))
         finally:  # a category that is refused, or Ctrl-C, takes nothing from those that are finished
-            if output and rows:
-                write_rows(output, rows)
-    print_text_table(terminal_columns([Run(dataclasses.asdict(row)) for row in rows]))
+            if output and made:
+                write_rows(output, made)
+    print_text_table(terminal_columns([Run(dataclasses.asdict(row)) for row, _ in made]))

@@ -1,4 +1,4 @@
-"""compress sweep, compress report, and compress demo, which is both."""
+"""compress sweep, and compress demo, which is a sweep and its report."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from pipelines.commands.options import (
     listed,
     numbers,
 )
+from pipelines.commands.report import make_report
 from pipelines.console import (
     FAILURES,
     ProgressBars,
@@ -48,7 +49,6 @@ from pipelines.console import (
     note,
     print_line,
     print_table,
-    print_text_table,
     refuse_in_one_line,
     was_typed,
 )
@@ -245,15 +245,6 @@ def sweep(
 
 
 @refuse_in_one_line
-def report(
-    runs: Annotated[Path, typer.Argument(help="A folder of results, made by compress sweep.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write the report to.")] = Path("report"),
-) -> None:
-    """Write the comparison report: an HTML page, Markdown, CSV and figures."""
-    _report(runs, output)
-
-
-@refuse_in_one_line
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results and report.")] = Path("demo"),
 ) -> None:
@@ -265,7 +256,7 @@ def demo(
 
     for plan in DEMO:
         _sweep(plan, output / "runs")
-    _report(output / "runs", output / "report")
+    make_report(output / "runs", output / "report")
 
 
 _HOW_IT_RUNS = ("plan", "output", "dry_run", "engine", "workers", "address", "num_gpus", "mlflow")
@@ -312,14 +303,3 @@ def _time_of(estimate: Estimate, folder: Path, workers: int) -> str:
     about = "at least" if estimate.unknown else "about"
     taken = f"the mean times of {estimate.rests_on} runs in {folder}"
     return f"time: {about} {minutes(estimate.seconds / workers)}{shared}, from {taken}{less}"
-
-
-def _report(runs: Path, output: Path) -> None:
-    from pipelines.report import PAGE, write_report
-    from reports import terminal_table
-
-    rows, left_out = write_report(runs, output, command=command_line())
-    for name, reason in left_out:
-        note(f"{name}: {reason}")
-    print_text_table(terminal_table(rows))
-    print_line(f"wrote {output / PAGE}")

@@ -37,7 +37,7 @@ class Ray:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise CompressError(f"no Ray at {workers.address or 'this machine'}: {_first_line(error)}") from error
         processors = self._threads()
-        gpus = ray.cluster_resources().get("GPU", 0.0)
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
         if workers.num_gpus > gpus:
             self.close()
             raise CompressError(f"{workers.num_gpus:g} GPUs for a run, but this Ray has {gpus:g}: give fewer")

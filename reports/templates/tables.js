@@ -1,4 +1,4 @@
-"use strict";
+// Tables: sorted by a click on a heading, filtered by words; commands copied by a click.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const head = button.closest("th");
@@ -19,6 +19,20 @@ for (const button of document.querySelectorAll("th button")) {
       return sign * (numeric ? Number(x) - Number(y) : x.localeCompare(y, undefined, { numeric: true }));
     });
     table.tBodies[0].append(...rows);
+  });
+}
+for (const label of document.querySelectorAll(".filter")) {
+  const [input, count] = [label.querySelector("input"), label.querySelector("output")];
+  const rows = [...document.getElementById(label.dataset.table).tBodies[0].rows];
+  label.hidden = rows.length < 4; // few rows are seen at a glance
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) {
+      const cells = [...row.cells].map((cell) => cell.firstChild?.textContent.toLowerCase() ?? "");
+      row.hidden = !words.every((word) => cells.some((cell) => cell.includes(word)));
+    }
+    const left = rows.filter((row) => !row.hidden).length;
+    count.textContent = words.length ? `${left} of ${rows.length}` : "";
   });
 }
 for (const button of document.querySelectorAll("button.copy")) {
