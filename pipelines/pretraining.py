@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+from torch import Tensor
 
 from anomaly.progress import Track, quiet
 from compress import Backbone, Recipe, create_backbone
 from compress.errors import CompressError, unknown
 from compress.files import sha256_of_file
 from compress.pretraining import pretrain
+from compress.textures import Textures
 from compress.training import Report, Run
-from pipelines.image_sets import open_images
+from pipelines.image_sets import ImageSet, open_images
 from pipelines.places import find_weights
 
 if sys.version_info >= (3, 11):
@@ -34,6 +38,7 @@ class PretrainingRecipe:
         sha256: of the file.
         arch, teacher: architectures; `teacher_weights` as `compress.create_backbone` takes them.
         images: folders of photographs, here or in `PRUNECORE_DATA`.
+        textures: how many random textures are added to them, see `compress.textures`; 0 for none.
         steps, batch, crop, lr, seed: see `compress.training.Recipe` and `Run`.
     """
 
@@ -44,6 +49,7 @@ class PretrainingRecipe:
     images: tuple[str, ...]
     steps: int
     teacher_weights: str = "auto"
+    textures: int = 0
     batch: int = 32
     crop: int = 112
     lr: float = 6e-3
@@ -83,6 +89,29 @@ class PretrainingRecipe:
         return Recipe(lr=self.lr, batch=self.batch, crop=self.crop, check_every=250, patience=max(self.steps, 1))
 
 
+class WithTextures(Sequence[Tensor]):
+    """Photographs and, after them, random textures."""
+
+    def __init__(self, photographs: ImageSet, textures: Textures) -> None:
+        self.fingerprint = f"{photographs.fingerprint} {textures.fingerprint}"
+        self._photographs, self._textures = photographs, textures
+
+    def __len__(self) -> int:
+        return len(self._photographs) + len(self._textures)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        places = range(len(self))[index]
+        return self._at(places) if isinstance(places, int) else [self._at(place) for place in places]
+
+    def _at(self, place: int) -> Tensor:
+        here = len(self._photographs)
+        return self._photographs[place] if place < here else self._textures[place - here]
+
+
 def follow(
     recipe: PretrainingRecipe,
     *,
@@ -97,7 +126,8 @@ def follow(
         CompressError: the teacher's weights or the images are not to be had; see `compress.pretraining.pretrain`.
     """
     teacher = create_backbone(recipe.teacher, weights=find_weights(recipe.teacher, recipe.teacher_weights))
-    images = open_images(recipe.images, track=track)
+    photographs = open_images(recipe.images, track=track)
+    images = WithTextures(photographs, Textures(recipe.textures, seed=recipe.seed)) if recipe.textures else photographs
     run = Run(recipe.steps, recipe.training, recipe.seed, device, checkpoint, track, report)
     return pretrain(recipe.arch, teacher, images, run)
 
