@@ -18,7 +18,7 @@ class Ended:
     """How a run ended: `text` says what came of it, or why it failed; `trace` is that of a bug, which is long.
 
     `state` is done; kept (another sweep had finished it); failed; busy (another sweep is at work on it); or lost (its
-    worker died).
+    worker died or failed itself).
     """
 
     name: str
