@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from anomaly.errors import AnomalyError
-from anomaly.images import CROP, load_image
+from anomaly.images import load_image
+from prunecore_runtime.images import CROP
 
 MEMORY = 1 << 30  # bytes: 7,100 images
 _EACH = 3 * CROP * CROP  # bytes
