@@ -117,7 +117,10 @@ def _work(task: Task, line: Connection, threads: int) -> None:
 
 @contextlib.contextmanager
 def _ignoring_ctrl_c() -> Iterator[None]:
-    """Ctrl-C reaches the whole group, but it is this process that ends its workers, in order."""
+    """Ctrl-C reaches the whole group, but it is this process that ends its workers, in order.
+
+    One in the milliseconds of the block is lost, and has to be pressed again.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
