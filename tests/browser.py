@@ -6,8 +6,10 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60.0  # seconds
 
 
 class Browser:
@@ -22,9 +25,9 @@ class Browser:
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._rest, self._last = write, read, b"", 0
+        self.complaints: list[str] = []
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
@@ -35,10 +38,13 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.complaints.clear()
-        self._events: set[str] = set()
         self.send("Page.navigate", {"url": file.as_uri()})
-        while "Page.loadEventFired" not in self._events:
-            self._take(self._message())
+        # Asked of the page itself: the event of the page before it may come late.
+        deadline = time.monotonic() + PATIENCE
+        while self.run("[location.href, document.readyState]") != [file.as_uri(), "complete"]:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{file} did not load in {PATIENCE} s")
+            time.sleep(0.02)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; it comes from outside the page, so its policy does not stop it."""
@@ -77,9 +83,7 @@ class Browser:
 
     def _take(self, event: dict[str, Any]) -> None:
         method, told = event.get("method", ""), event.get("params", {})
-        if method == "Page.loadEventFired":
-            self._events.add(method)
-        elif method == "Runtime.exceptionThrown":
+        if method == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
         elif method == "Log.entryAdded" or (
             method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning")
@@ -92,6 +96,8 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._read], [], [], PATIENCE)[0]:
+                raise AssertionError(f"the browser said nothing for {PATIENCE} s")
             part = os.read(self._read, 1 << 20)
             if not part:
                 raise AssertionError("the browser has gone")

@@ -125,7 +125,7 @@ def test_no_runs_are_refused_with_the_cure() -> None:
     with pytest.raises(ReportError, match="compress sweep"):
         render([], [], "compress report runs/")
     with pytest.raises(ReportError):
-        terminal_table([])
+        summarize([])
 
 
 def test_mean_is_over_seeds_of_a_category_first_then_over_categories() -> None:
@@ -213,8 +213,8 @@ def test_what_int8_changes_is_not_told_without_its_float_twin() -> None:
 
 def test_keys_that_do_not_differ_are_said_once() -> None:
     runs = [run(), half()]
-    assert "precision" not in terminal_table(runs).headers
-    assert "precision" in terminal_table([*runs, half(precision="int8")]).headers
+    assert "precision" not in terminal_table(summarize(runs)).headers
+    assert "precision" in terminal_table(summarize([*runs, half(precision="int8")])).headers
     assert "In every run: scope local" in " ".join(Page(render(runs, [], "x")["index.html"]).text.split())
 
 
@@ -294,7 +294,7 @@ def test_cautions() -> None:
 def test_every_set_of_runs_makes_a_whole_report(runs: list[Run]) -> None:
     files = render(runs, [], "compress report runs/")
     assert {"report.md", "results.csv", "index.html"} <= files.keys()
-    table = terminal_table(runs, brief=False)
+    table = terminal_table(summarize(runs), brief=False)
     page = Page(files["index.html"])
     for attrs in (attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "number"):
         assert np.isfinite(float(attrs["data-sort"] or "nan"))
@@ -304,7 +304,7 @@ def test_every_set_of_runs_makes_a_whole_report(runs: list[Run]) -> None:
 
 
 def test_a_row_without_fields_is_not_available_throughout() -> None:
-    table = terminal_table([Run({"arch": "resnet18"})], brief=False)
+    table = terminal_table(summarize([Run({"arch": "resnet18"})]), brief=False)
     assert table.rows == [["resnet18", *["n/a"] * (len(table.headers) - 1)]]
 
 
