@@ -9,7 +9,6 @@ import os
 import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 60.0  # seconds
+PATIENCE = 60.0  # seconds of silence
 
 
 class Browser:
@@ -25,11 +24,13 @@ class Browser:
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._rest, self._last = write, read, b"", 0
+        self._loaded: set[str] = set()
         self.complaints: list[str] = []
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Page.setLifecycleEventsEnabled", {"enabled": True})
 
     def open(self, file: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load `file` from its path, as a double click does."""
@@ -38,13 +39,10 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.complaints.clear()
-        self.send("Page.navigate", {"url": file.as_uri()})
-        # Asked of the page itself: the event of the page before it may come late.
-        deadline = time.monotonic() + PATIENCE
-        while self.run("[location.href, document.readyState]") != [file.as_uri(), "complete"]:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{file} did not load in {PATIENCE} s")
-            time.sleep(0.02)
+        answer = self.send("Page.navigate", {"url": file.as_uri()})
+        assert "errorText" not in answer, answer
+        while answer["loaderId"] not in self._loaded:  # the page before it may say late that it is loaded
+            self._take(self._message())
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; it comes from outside the page, so its policy does not stop it."""
@@ -83,7 +81,9 @@ class Browser:
 
     def _take(self, event: dict[str, Any]) -> None:
         method, told = event.get("method", ""), event.get("params", {})
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.lifecycleEvent":
+            self._loaded |= {told["loaderId"]} if told["name"] == "load" else set()
+        elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
         elif method == "Log.entryAdded" or (
             method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning")

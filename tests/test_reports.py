@@ -18,6 +18,7 @@ from reports import (
     Examples,
     ReportError,
     Run,
+    Scores,
     frame,
     outlined,
     overlay,
@@ -28,6 +29,7 @@ from reports import (
 )
 from reports.columns import COLUMNS, column
 from reports.figure_style import styles
+from reports.figures import figures
 from reports.frame import FIELDS
 from reports.heatmap import jpeg
 from reports.summary import summarize
@@ -486,3 +488,33 @@ def test_the_frame_keeps_types_and_fields() -> None:
     assert list(table.columns) == [*FIELDS, "surprise"]
     assert table["bank_size"].dtype == np.int64
     assert table["image_auroc"].isna().tolist() == [False, True]
+
+
+def test_seeds_are_held_against_each_other_over_what_they_share() -> None:
+    def found(*measured: tuple[int, str, float]) -> list[float]:
+        runs = [run(seed=seed, category=category, image_auroc=value) for seed, category, value in measured]
+        return summarize(runs).groups[0].by_seed("image_auroc")
+
+    # a sweep that stopped: seed 1 has no b, on which every seed does worse
+    stopped = ((0, "a", 0.9), (0, "b", 0.5), (1, "a", 0.92))
+    assert found(*stopped) == pytest.approx([0.9, 0.92])
+    assert found(*stopped, (1, "b", 0.52)) == pytest.approx([0.7, 0.72])
+    assert found(*stopped, (2, "c", 0.1)) == pytest.approx([0.9, 0.92])
+    assert found((0, "a", 0.9), (1, "b", 0.5)) == [0.9]
+
+
+def test_bars_are_the_deviation_between_seeds() -> None:
+    def bars(runs: list[Run]) -> int:
+        (picture,) = [each for each in figures(summarize(runs)) if each.name == "image_auroc"]
+        assert ("bars are the deviation" in picture.description) == bool(picture.figure.axes[0].containers)
+        return len(picture.figure.axes[0].containers)
+
+    pruned = [half(), half(seed=1, image_auroc=0.9)]
+    assert bars([run(), *pruned]) == 1
+    assert bars([run(), pruned[0]]) == 0
+
+
+def test_a_pixel_curve_has_points() -> None:
+    for pixels in (np.zeros((4, 0), np.float32), np.zeros((4, 1), np.float32), np.zeros((4, 8), np.int64)):
+        with pytest.raises(ReportError, match="4 rows of 2 or more finite floats"):
+            Scores(["a"], np.array([True]), np.zeros(1), np.zeros((1, 2, 2), np.uint8), 0.0, 1.0, pixels)

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import AsJson, BankSize, Coreset, Seed, Weights, listed
-from pipelines.console import ProgressBars, command_line, note, print_line, print_text_table, refuse_in_one_line, was_typed
+from pipelines.console import (
+    ProgressBars,
+    command_line,
+    note,
+    print_line,
+    print_text_table,
+    refuse_in_one_line,
+    was_typed,
+)
 
 _SIDE = "A row of results, a folder of rows of one setting, or with --dataset an artifact or an architecture."
 
@@ -27,9 +35,7 @@ def compare(
     coreset: Coreset = 0.01,
     bank_size: BankSize = None,
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages of what is judged now.")] = False,
-    resamples: Annotated[
-        int, typer.Option(min=100, max=100_000, help="Of the test images, by the bootstrap.")
-    ] = 2000,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Of the test images, by the bootstrap.")] = 2000,
     seed: Seed = 0,
     as_json: AsJson = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the comparison as Markdown.")] = None,
