@@ -16,7 +16,10 @@ PAGE = "index.html"
 def write_report(
     results: Path, output: Path, *, command: str, formats: Collection[str] = USUAL
 ) -> tuple[Summary, list[tuple[str, str]]]:
-    """Write the report of all rows in `results` to `output`; returns their summary, and (name, reason) of what was left out.
+    """Write the report of all rows in `results` to `output`.
+
+    Returns:
+        The summary of the rows, and (name, reason) of what was left out.
 
     Raises:
         CompressError: no results folder, or `output` cannot be written.
