@@ -151,9 +151,8 @@ def test_a_clear_difference_is_named_and_a_tie_is_one() -> None:
 
 def test_what_ties_in_the_report_ties_in_compare_and_cautions_are_told() -> None:
     right, wrong = scores([0.0, 1.0] * 15), scores([1.0, 0.0] * 15)
-    first = [
-        Run(ORIGIN | {"image_auroc": float(seed == 0), "seed": seed}, None, (wrong, right)[seed]) for seed in (0, 1)
-    ]
+    seeds = enumerate((wrong, right))
+    first = [Run(ORIGIN | {"image_auroc": float(seed), "seed": seed}, None, each) for seed, each in seeds]
     second = [dataclasses.replace(half(image_auroc=1.0, bank_size=9), scores=right)]
     found = compare_runs(first, second, ("A", "B"))
     assert found.difference is not None
