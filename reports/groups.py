@@ -98,7 +98,7 @@ class Group:
 
     def per_category(self, name: str) -> dict[str, float]:
         """The mean over the rows of each category that has a value."""
-        return _means(self.rows, name, "category")
+        return _means(self.rows, name)
 
     def mean(self, name: str) -> Mean | None:
         values = self.per_category(name)
@@ -112,7 +112,7 @@ class Group:
         A sweep may have stopped half-way, and the mean over other categories differs by more than a seed does. Seeds
         that share no category with the one that has most of them are left out.
         """
-        of_seeds = [_means([r for r in self.rows if text(r, "seed") == seed], name, "category") for seed in self.seeds]
+        of_seeds = [_means([r for r in self.rows if text(r, "seed") == seed], name) for seed in self.seeds]
         counted: list[dict[str, float]] = []
         shared: set[str] = set()
         for values in sorted(filter(None, of_seeds), key=len, reverse=True):
@@ -155,9 +155,10 @@ def setting_of(row: Row) -> Setting:
     return Setting(ratio=number(row, "ratio"), **names)
 
 
-def _means(rows: Iterable[Row], name: str, by: str) -> dict[str, float]:
+def _means(rows: Iterable[Row], name: str) -> dict[str, float]:
+    """Of each category that has a value."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if (value := number(row, name)) is not None:
-            values[text(row, by)].append(value)
-    return {key: fmean(found) for key, found in values.items()}
+            values[text(row, "category")].append(value)
+    return {category: fmean(found) for category, found in values.items()}
