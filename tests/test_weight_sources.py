@@ -252,11 +252,11 @@ def test_what_a_hub_does_not_have_says_nothing_about_its_other_files(
 
     monkeypatch.setattr(torchvision_factory, "_url", url)
     for _ in range(2):
-        with pytest.raises(CompressError, match="resnet34 here .*File not found"):
+        with pytest.raises(CompressError, match=r"resnet34 here .*File not found"):
             compress.create_backbone("resnet34")
     monkeypatch.setattr(torchvision_factory, "cached_weights", lambda model: None)
     before = len(asked)
-    with pytest.raises(CompressError, match="resnet34 here .*File not found"):
+    with pytest.raises(CompressError, match=r"resnet34 here .*File not found"):
         compress.create_backbone("resnet34")
     assert len(asked) == before  # what is not there is not asked for again
     assert compress.create_backbone(ARCH).spec.weights.source == "imagenet"
