@@ -9,8 +9,10 @@ from torch import Tensor
 
 from anomaly.errors import AnomalyError
 from anomaly.images import load_image
+from prunecore_runtime.images import CROP
 
 MEMORY = 1 << 30  # bytes: 7,100 images
+_EACH = 3 * CROP * CROP  # bytes
 
 
 class DecodedImages:
@@ -50,6 +52,6 @@ class DecodedImages:
     def fill(self, files: Iterable[Path]) -> None:
         """Decode these images while there is room."""
         for file in files:
-            if self.bytes >= self.limit:
+            if self.bytes + _EACH > self.limit:
                 return
             self(file)

@@ -1,5 +1,7 @@
 """Where data, weights and caches lie. The only file that reads the environment.
 
+Others only set, before they import Ray, MLflow or NNCF, what keeps that library from reporting its use.
+
 `PRUNECORE_DATA` is a folder with `data/` (datasets) and `weights/` (files named ARCH-*.safetensors).
 `PRUNECORE_CACHE` is where generated datasets are kept. `PRUNECORE_OFFLINE=1` keeps `--weights auto` off the network.
 """
@@ -11,6 +13,8 @@ from pathlib import Path
 
 from anomaly import DATASETS
 from compress.errors import CompressError
+
+_HANDED_ON = ("PRUNECORE_DATA", "PRUNECORE_CACHE", "PRUNECORE_OFFLINE")
 
 
 def cache_folder() -> Path:
@@ -49,7 +53,7 @@ def find_weights(arch: str, weights: str) -> str:
 
 def variables() -> dict[str, str]:
     """The variables that are set, for workers on other machines."""
-    return {name: os.environ[name] for name in ("PRUNECORE_DATA", "PRUNECORE_CACHE") if name in os.environ}
+    return {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
 
 
 def _shared(kind: str, name: str) -> Path | None:

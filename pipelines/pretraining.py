@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
+
+from torch import Tensor
 
 from anomaly.progress import Track, quiet
 from compress import Backbone, Recipe, create_backbone
@@ -11,8 +15,9 @@ from compress.architectures import find_architecture
 from compress.errors import CompressError
 from compress.files import sha256_of_file
 from compress.pretraining import RECIPE, pretrain
+from compress.textures import Textures
 from compress.training import Report, Run
-from pipelines.image_sets import open_images
+from pipelines.image_sets import ImageSet, open_images
 from pipelines.places import find_weights
 from pipelines.toml_fields import read_fields
 
@@ -29,6 +34,7 @@ class PretrainingRecipe:
         arch, teacher: architectures; `teacher_weights` as `compress.create_backbone` takes them. Only a recipe that
             says `bundled` learns from bundled weights: a copy of a copy is not what `auto` is meant to make.
         images: folders of photographs, here or in `PRUNECORE_DATA`.
+        textures: how many random textures are added to them, see `compress.textures`; 0 for none.
         steps, batch, crop, lr, seed: see `compress.training.Recipe` and `Run`.
     """
 
@@ -39,6 +45,7 @@ class PretrainingRecipe:
     images: tuple[str, ...]
     steps: int
     teacher_weights: str = "auto"
+    textures: int = 0
     batch: int = RECIPE.batch
     crop: int = RECIPE.crop
     lr: float = RECIPE.lr
@@ -86,6 +93,29 @@ def open_teacher(recipe: PretrainingRecipe) -> Backbone:
     return teacher
 
 
+class WithTextures(Sequence[Tensor]):
+    """Photographs and, after them, random textures."""
+
+    def __init__(self, photographs: ImageSet, textures: Textures) -> None:
+        self.fingerprint = f"{photographs.fingerprint} {textures.fingerprint}"
+        self._photographs, self._textures = photographs, textures
+
+    def __len__(self) -> int:
+        return len(self._photographs) + len(self._textures)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        places = range(len(self))[index]
+        return self._at(places) if isinstance(places, int) else [self._at(place) for place in places]
+
+    def _at(self, place: int) -> Tensor:
+        here = len(self._photographs)
+        return self._photographs[place] if place < here else self._textures[place - here]
+
+
 def follow(
     recipe: PretrainingRecipe,
     teacher: Backbone,
@@ -100,7 +130,8 @@ def follow(
     Raises:
         CompressError: the images are not to be had; see `compress.pretraining.pretrain`.
     """
-    images = open_images(recipe.images, track=track)
+    photographs = open_images(recipe.images, track=track)
+    images = WithTextures(photographs, Textures(recipe.textures, seed=recipe.seed)) if recipe.textures else photographs
     run = Run(recipe.steps, recipe.training, recipe.seed, device, checkpoint, track, report)
     return pretrain(recipe.arch, teacher, images, run)
 

@@ -84,9 +84,10 @@ def write_result(folder: Path, name: str, row: Row, evidence: Evidence, key: str
     (folder / f"{name}{FAILED}").unlink(missing_ok=True)
 
 
-def write_failure(folder: Path, name: str, reason: str) -> None:
-    """Record why a run failed."""
-    atomic_write(folder / f"{name}{FAILED}", json.dumps({"failed": reason}) + "\n")
+def write_failure(folder: Path, name: str, reason: str, key: str, trace: str = "") -> None:
+    """Record why the run that was to be made from what `key` is the hash of failed, and the `trace` of a bug."""
+    failure = {"failed": reason, "key": key} | ({"trace": trace.splitlines()} if trace else {})
+    atomic_write(folder / f"{name}{FAILED}", json.dumps(failure, indent=1) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[tuple[Row, Evidence]]) -> None:
@@ -121,12 +122,13 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     return runs, failures
 
 
-def failure_of(folder: Path, name: str) -> str:
-    """Why the run of this name failed, as far as that was recorded."""
+def failure_of(folder: Path, name: str, key: str) -> str | None:
+    """Why the run of this name failed with these inputs; None where no such failure is recorded."""
     try:
-        return _reason(json.loads((folder / f"{name}{FAILED}").read_text()))
+        loaded = json.loads((folder / f"{name}{FAILED}").read_text())
     except (OSError, ValueError, RecursionError):
-        return _reason(None)
+        return None
+    return _reason(loaded) if isinstance(loaded, dict) and loaded.get("key") == key else None
 
 
 def _reason(loaded: Any) -> str:

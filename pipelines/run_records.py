@@ -1,7 +1,8 @@
 """What a sweep writes beside its rows: its plan, who is at work on what, and how long each run took.
 
-    FOLDER/progress/sweep-ID.json   the runs of a sweep and their keys; its lock is held while the sweep goes on
-    FOLDER/progress/NAME.json       one run: its state and its times; its lock is held while someone is at work on it
+    FOLDER/progress/sweep-ID.json       the runs of a sweep and their keys
+    FOLDER/progress/sweep-ID-ONE.lock   held by one process while it does that sweep
+    FOLDER/progress/NAME.json           one run: its state and its times; NAME.lock is held while someone is at it
 
 The locks are the operating system's (`flock`) and end with the process that holds them: a run that is recorded as
 running and whose lock is free was killed.
@@ -13,10 +14,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from compress.errors import CompressError
 from compress.files import atomic_write
@@ -68,9 +71,8 @@ def read_records(folder: Path) -> dict[str, Record]:
     for file in sorted((folder / "progress").glob("*.json")):
         if file.name.startswith(_SWEEP):
             continue
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            given = json.loads(file.read_text())
-            found[file.stem] = Record(**{**given, "made": tuple(Made(**each) for each in given["made"])})
+        with contextlib.suppress(*_DAMAGED):
+            found[file.stem] = _record(json.loads(file.read_text()))
     return found
 
 
@@ -78,8 +80,8 @@ def read_announced(folder: Path) -> list[Announced]:
     """The plans of all sweeps into `folder`, the latest last; what is damaged is passed over."""
     found = []
     for file in (folder / "progress").glob(f"{_SWEEP}*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            found.append(Announced(**json.loads(file.read_text())))
+        with contextlib.suppress(*_DAMAGED):
+            found.append(_announced(json.loads(file.read_text())))
     return sorted(found, key=lambda each: each.started)
 
 
@@ -93,17 +95,20 @@ def announced(folder: Path, runs: Sequence[SweepRun], command: str) -> Iterator[
     keys = {run.name: run.key for run in runs}
     identity = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
     progress = _progress(folder)
-    with trying(progress / f"{_SWEEP}{identity}.lock") as alone:
-        if alone:  # else the same sweep is going on already, and has told
+    own = progress / f"{_SWEEP}{identity}-{secrets.token_hex(4)}.lock"  # the same sweep may go on twice
+    try:
+        with trying(own, wait=True):
             plan = Announced(identity, now(), command, keys)
             atomic_write(progress / f"{_SWEEP}{identity}.json", json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
-        yield
+            yield
+    finally:
+        own.unlink(missing_ok=True)
 
 
-def sweeps_going_on(folder: Path) -> set[str]:
-    """The identities of the sweeps that are going on, see `Announced`."""
+def sweeps_going_on(folder: Path) -> list[str]:
+    """The identities (see `Announced`) of the sweeps that are going on, one for each process that does one."""
     files = (folder / "progress").glob(f"{_SWEEP}*.lock")
-    return {file.stem.removeprefix(_SWEEP) for file in files if is_held(file)}
+    return [file.stem.removeprefix(_SWEEP).partition("-")[0] for file in files if is_held(file)]
 
 
 def is_running(folder: Path, name: str) -> bool:
@@ -114,6 +119,30 @@ def is_running(folder: Path, name: str) -> bool:
 def run_lock(folder: Path, name: str) -> Path:
     """The lock of the run `name`."""
     return folder / "progress" / f"{name}.lock"
+
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _record(given: dict[str, Any]) -> Record:
+    made = tuple(Made(**each) for each in given["made"])
+    record = Record(**{**given, "made": made})
+    _check(str, record.state, record.key, record.kind, record.started, *(each.name for each in made))
+    _check(str, *(each.kind for each in made))
+    _check((int, float), record.pid, *(each.seconds for each in made))
+    _check((int, float, type(None)), record.seconds, record.evaluate_seconds)
+    return record
+
+
+def _announced(given: dict[str, Any]) -> Announced:
+    plan = Announced(**given)
+    _check(str, plan.identity, plan.started, plan.command, *plan.runs, *plan.runs.values())
+    return plan
+
+
+def _check(kinds: type | tuple[type, ...], *values: object) -> None:
+    if not all(isinstance(value, kinds) for value in values):
+        raise TypeError("not what was written")
 
 
 def _progress(folder: Path) -> Path:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import CompressError
-from pipelines.results import FAILED, failure_of, is_finished
-from pipelines.run_records import Record, is_running, read_announced, read_records, sweeps_going_on
+from pipelines.results import failure_of, is_finished
+from pipelines.run_records import FAILED, RUNNING, Record, is_running, read_announced, read_records, sweeps_going_on
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 
@@ -68,6 +68,9 @@ def _status(folder: Path, name: str, key: str, record: Record | None) -> RunStat
         return RunStatus(name, "done", started, seconds)
     if running:
         return RunStatus(name, "running", started)
-    if (folder / f"{name}{FAILED}").exists():
-        return RunStatus(name, "failed", started, seconds, failure_of(folder, name))
-    return RunStatus(name, "interrupted" if record and record.state == "running" else "waiting", started)
+    if record and record.state == RUNNING:  # whatever became of it the last time
+        return RunStatus(name, "interrupted", started)
+    reason = failure_of(folder, name, key)
+    if reason is not None or (record and record.state == FAILED):
+        return RunStatus(name, "failed", started, seconds, reason or "no reason recorded")
+    return RunStatus(name, "waiting", started)

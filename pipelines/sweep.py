@@ -13,7 +13,7 @@ from pipelines.console import note
 from pipelines.engines import ENGINES, ONE, SERIAL, Workers, check_engine
 from pipelines.engines.interface import DONE, FAILED, KEPT, LOST
 from pipelines.engines.schedule import schedule
-from pipelines.results import is_finished, write_failure
+from pipelines.results import is_finished
 from pipelines.run_records import announced, sweeps_going_on
 from pipelines.sweep_plan import SweepPlan
 from pipelines.sweep_runs import open_runs
@@ -66,13 +66,16 @@ def sweep(
             tracker.done(folder, {run.name for run in runs} - {run.name for run in todo})
         makes = {run.name: store.makes(run.request) for run in todo}
         do = SweepWorker(runs, folder, command, track=track, report=report)
-        started = ENGINES[engine](SweepTask(plan, folder, command, Path.cwd()), do, workers)
+        keys = tuple((run.name, run.key) for run in todo)
+        started = ENGINES[engine](SweepTask(plan, folder, command, Path.cwd(), keys), do, workers)
         try:
             for ended in track(schedule(started, makes), "sweep", len(todo)):
                 if ended.state == LOST:
-                    write_failure(folder, ended.name, ended.text)
-                failed = ended.state in (LOST, FAILED)
-                counts[FAILED if failed else ended.state] += 1
+                    ended = do.give_up(ended)
+                failed = ended.state == FAILED
+                counts[ended.state] += 1
+                if ended.trace:
+                    note(ended.trace.rstrip())
                 note(f"failed: {ended.name}: {ended.text}" if failed else f"{ended.name}: {ended.text or ended.state}")
                 if tracker and failed:
                     tracker.failed(folder, ended.name)
@@ -80,6 +83,7 @@ def sweep(
                     tracker.done(folder, [ended.name])
         finally:
             started.close()
-        if len(sweeps_going_on(folder)) == 1:  # this one; others may still want them
+        # Failed runs need them again, and so may other sweeps than this one.
+        if not counts[FAILED] and len(sweeps_going_on(folder)) == 1:
             store.forget_phases(run.request for run in runs)
     return SweepOutcome(counts[DONE], counts[KEPT], counts[FAILED])

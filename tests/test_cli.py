@@ -126,6 +126,18 @@ def test_the_demo_is_a_sweep_and_its_report(tiny_dataset: Path, monkeypatch: pyt
     assert all(f"| {arch} |" in table for arch in (r"mobilenet\_v3\_small", "resnet18"))
 
 
+def test_a_demo_with_a_failure_runs_the_rest_and_reports(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [
+        SweepPlan(archs=(ARCH,), weights="none", ratios=(ratio,), datasets=(str(tiny_dataset),), timing=False)
+        for ratio in (0.95, 0.5)  # a ratio that leaves no channel is refused
+    ]
+    monkeypatch.setattr(demo_module, "DEMO", small)
+    result = run("demo", "-o", "demo")
+    assert result.exit_code == 1, result.output
+    assert "wrote demo/report/index.html" in result.stdout
+    assert len(list(Path("demo/runs").glob("*-0.5-*.json"))) == 2
+
+
 def test_the_demo_slims_the_missions_backbones_with_what_ships() -> None:
     asked = [
         (plan.archs, slimming.ratio if slimming else 0.0) for plan in demo_module.DEMO for slimming in plan.slimmings()

@@ -9,17 +9,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from compress import CompressError
+from compress import CompressError, create_backbone
 from pipelines import sweep_worker
 from pipelines.cli import app
+from pipelines.engines import Ended
 from pipelines.locks import is_held, trying
-from pipelines.run_records import Record, now, read_records, run_lock, write_record
+from pipelines.places import variables
+from pipelines.run_records import Record, announced, now, read_records, run_lock, sweeps_going_on, write_record
 from pipelines.status import folder_status
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
 from pipelines.sweep_preview import preview
+from pipelines.sweep_runs import open_runs
+from pipelines.sweep_worker import SweepTask
 
 ARCH = "mobilenet_v3_small"
 DENSE, SLIM, REFUSED = (f"{ARCH}-{cut}-s0-tiny-woven_fabric" for cut in ("dense", "magnitude-0.5", "magnitude-0.95"))
@@ -98,6 +103,80 @@ def test_other_settings_wait_and_damaged_records_are_passed_over(
     assert states(runs) == {DENSE: "waiting", SLIM: "waiting", REFUSED: "failed"}
 
 
+def test_a_failure_of_other_settings_or_of_a_run_begun_again_is_none(plan: SweepPlan, runs: Path) -> None:
+    refused = read_records(runs)[REFUSED]
+    write_record(runs, REFUSED, dataclasses.replace(refused, state="running", seconds=None))
+    assert states(runs)[REFUSED] == "interrupted", "it was tried again, and killed"
+    write_record(runs, REFUSED, refused)
+    with announced(runs, open_runs(dataclasses.replace(plan, bank_size=6)), "other settings"):
+        assert states(runs) == dict.fromkeys((DENSE, SLIM, REFUSED), "waiting")
+    shutil.rmtree(runs / "progress")
+    with announced(runs, open_runs(plan), "the same settings"):
+        assert states(runs)[REFUSED] == "failed", "the failure tells what it was made from"
+
+
+@pytest.mark.parametrize("damage", [{"started": 1}, {"runs": []}, {"seconds": "x"}, {"made": 3}])
+def test_plans_and_records_of_other_types_are_passed_over(runs: Path, damage: dict[str, object]) -> None:
+    before = states(runs)
+    (plan_file,) = (runs / "progress").glob("sweep-*.json")
+    for file in (plan_file, runs / "progress" / f"{DENSE}.json"):
+        changed = {**json.loads(file.read_text()), **damage}
+        file.with_name(file.name.replace("-", "-0", 1)).write_text(json.dumps(changed))
+    assert states(runs) == before
+    assert set(read_records(runs)) == {DENSE, SLIM, REFUSED}
+
+
+def test_two_identical_sweeps_are_two_and_the_first_to_end_leaves_one(plan: SweepPlan, tmp_path: Path) -> None:
+    runs = open_runs(plan)
+    with announced(tmp_path, runs, "one"):
+        with announced(tmp_path, runs, "the same"):
+            assert len(sweeps_going_on(tmp_path)) == 2
+        assert len(sweeps_going_on(tmp_path)) == 1
+        assert len(folder_status(tmp_path).going_on) == 1
+    assert not sweeps_going_on(tmp_path)
+    assert not list((tmp_path / "progress").glob("*.lock"))
+
+
+def test_a_worker_with_other_weights_refuses_the_run(tiny_dataset: Path, tmp_path: Path) -> None:
+    weights, folder = tmp_path / "weights.safetensors", tmp_path / "runs"
+
+    def change(seed: int) -> None:
+        save_file(create_backbone(ARCH, weights="none", seed=seed).trunk.state_dict(), weights)
+
+    change(seed=1)
+    plan = SweepPlan(
+        archs=(ARCH,), ratios=(0.0,), datasets=(str(tiny_dataset),), categories=("woven_fabric",),
+        weights=str(weights), bank_size=5, timing=False,
+    )  # fmt: skip
+    runs = open_runs(plan)
+    task = SweepTask(plan, folder, "", Path.cwd(), tuple((run.name, run.key) for run in runs))
+    change(seed=2)
+    with announced(folder, runs, ""):
+        ended = task.open()(DENSE, False)
+        assert ended.state == "failed"
+        assert "finds other weights, images or data" in ended.text
+        assert not (folder / f"{DENSE}.json").exists()
+        assert states(folder) == {DENSE: "failed"}
+        change(seed=1)
+        assert task.open()(DENSE, False).state == "done"
+
+
+def test_a_run_that_is_lost_is_recorded_unless_another_sweep_finished_it(plan: SweepPlan, runs: Path) -> None:
+    (runs / f"{SLIM}.json").unlink()
+    write_record(runs, SLIM, dataclasses.replace(read_records(runs)[SLIM], state="running"))
+    worker = sweep_worker.SweepWorker(open_runs(plan), runs, "")
+    assert worker.give_up(Ended(SLIM, "lost", "its worker died")) == Ended(SLIM, "failed", "its worker died")
+    assert read_records(runs)[SLIM].state == "failed"
+    assert {run.name: run.reason for run in folder_status(runs).runs}[SLIM] == "its worker died"
+    assert worker.give_up(Ended(DENSE, "lost", "its worker died")).state == "kept"
+    assert states(runs)[DENSE] == "done"
+
+
+def test_what_weights_are_found_by_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNECORE_OFFLINE", "1")
+    assert variables()["PRUNECORE_OFFLINE"] == "1"
+
+
 def test_an_error_of_any_kind_is_recorded_and_the_rest_goes_on(
     plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +187,8 @@ def test_an_error_of_any_kind_is_recorded_and_the_rest_goes_on(
     assert sweep(dataclasses.replace(plan, ratios=(0.0, 0.5)), tmp_path, command="") == SweepOutcome(0, 0, 2)
     assert {run.reason for run in folder_status(tmp_path).runs} == {"ZeroDivisionError: a bug"}
     assert "Traceback" in capsys.readouterr().err
+    for file in tmp_path.glob("*.failed.json"):
+        assert json.loads(file.read_text())["trace"][-1] == "ZeroDivisionError: a bug"
 
 
 def test_a_folder_without_a_sweep_says_how_to_make_one(tmp_path: Path) -> None:

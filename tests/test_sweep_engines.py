@@ -159,7 +159,7 @@ def test_ctrl_c_ends_a_sweep_with_all_its_workers(command: list[str], tmp_path: 
 def test_two_sweeps_at_a_time_share_the_work(plan: SweepPlan, command: list[str], tmp_path: Path) -> None:
     with started([*command, str(tmp_path)]) as process:
         until(lambda: at_work(tmp_path))
-        assert folder_status(tmp_path).counts["running"] == 1
+        until(lambda: folder_status(tmp_path).counts["running"] == 1)  # between two runs it is none
         assert len(folder_status(tmp_path).going_on) == 1
         more = dataclasses.replace(plan, ratios=(0.0, 0.3, 0.5))
         outcome = sweep(more, tmp_path, command="")

@@ -145,6 +145,25 @@ def test_a_killed_shared_phase_goes_on_at_any_ratio(plan: SweepPlan, tmp_path: P
     assert not state.exists()
 
 
+def test_a_shared_phase_is_kept_for_runs_that_failed(
+    plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = dataclasses.replace(plan, methods=("group_norm",), ratios=(0.3, 0.5), recovers=("none",), steps=None)
+    finished = sweep_worker.evaluate
+
+    def refused(backbone: Backbone, *arguments: Any, **options: Any) -> Any:
+        if backbone.spec.pruning and backbone.spec.pruning.ratio == 0.5:
+            raise CompressError("not this time")
+        return finished(backbone, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_worker, "evaluate", refused)
+        assert sweep(plan, tmp_path, command="") == SweepOutcome(1, 0, 1)
+    assert list((tmp_path / "backbones").glob("*.state"))
+    assert sweep(plan, tmp_path, command="") == SweepOutcome(1, 1, 0)
+    assert not list((tmp_path / "backbones").glob("*.state"))
+
+
 def test_a_killed_recovery_goes_on(plan: SweepPlan, tmp_path: Path, phases: list[int]) -> None:
     sweep(plan, tmp_path / "whole", command="")
     left = iter(range(3 + 2))  # all of the sparse phase, and two steps

@@ -147,7 +147,12 @@ def sweep(
         Path, typer.Option("-o", "--output", help="Folder of results; a second sweep into it goes on.")
     ] = Path("runs"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be run and how long it may take; make nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be run and how long it may take; run nothing. Images that --dataset generated "
+            "lacks are still generated, and weights downloaded.",
+        ),
     ] = False,
     engine: Annotated[
         str,
@@ -240,8 +245,10 @@ def sweep(
     if dry_run:
         _preview(chosen, output, pool.count or (1 if engine == SERIAL else DEFAULT_WORKERS))
         return
-    _sweep(chosen, output, engine=engine, workers=pool, tracker=Tracker(mlflow) if mlflow else None)
-    note(f"compress report {output} -o report/ makes tables, figures and a page of it")
+    failed = _sweep(chosen, output, engine=engine, workers=pool, tracker=Tracker(mlflow) if mlflow else None)
+    if not failed:
+        note(f"compress report {output} -o report/ makes tables, figures and a page of it")
+    _exit_after(failed)
 
 
 @refuse_in_one_line
@@ -254,9 +261,9 @@ def demo(
     """
     from pipelines.demo import DEMO
 
-    for plan in DEMO:
-        _sweep(plan, output / "runs")
+    failed = sum(_sweep(plan, output / "runs") for plan in DEMO)
     make_report(output / "runs", output / "report")
+    _exit_after(failed)
 
 
 _HOW_IT_RUNS = ("plan", "output", "dry_run", "engine", "workers", "address", "num_gpus", "mlflow")
@@ -270,13 +277,18 @@ def _refuse_options_beside_a_plan(context: typer.Context) -> None:
         raise CompressError(f"--{given[0].replace('_', '-')} beside a TOML plan: write it into the plan")
 
 
-def _sweep(plan: SweepPlan, folder: Path, **how: Any) -> None:
+def _sweep(plan: SweepPlan, folder: Path, **how: Any) -> int:
+    """Run the plan, say what came of it, and count the runs that failed."""
     from pipelines.sweep import sweep as run
 
     with ProgressBars() as bars:
         outcome = run(plan, folder, command=command_line(), track=bars.track, report=bars.report, **how)
     note(f"{outcome.run} runs done, {outcome.kept} kept from before, {outcome.failed} failed, results in {folder}")
-    if outcome.failed:
+    return outcome.failed
+
+
+def _exit_after(failed: int) -> None:
+    if failed:
         raise typer.Exit(FAILURES)
 
 
@@ -298,7 +310,8 @@ def _time_of(estimate: Estimate, folder: Path, workers: int) -> str:
         return "time: none, all is done"
     if not estimate.seconds:
         return f"time: unknown, as nothing of the kind was run into {folder} before"
-    shared = f" with {workers} workers" if workers > 1 else ""
+    # Divided by the workers, but those that share a machine slow each other down, by what nobody has measured.
+    shared = f" with {workers} workers, longer if they share a machine" if workers > 1 else ""
     less = f"; without {', '.join(estimate.unknown)}, never run here before" if estimate.unknown else ""
     about = "at least" if estimate.unknown else "about"
     taken = f"the mean times of {estimate.rests_on} runs in {folder}"

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from pipelines import machine
-from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers
+from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers, is_refusal, reason
 
 # timm and fvcore script functions as they are imported, which torch calls deprecated in every worker.
 _QUIET = "ignore::FutureWarning:torch.jit._script"
@@ -61,7 +63,8 @@ class Processes:
         ours, theirs = spawning.Pipe()
         threads = max(1, machine.threads() // self.slots)
         process = spawning.Process(target=_work, args=(self._task, theirs, threads), daemon=True)
-        process.start()
+        with _ignoring_ctrl_c():  # which the child inherits: it is told of Ctrl-C before it has imported anything
+            process.start()
         theirs.close()  # so that the line breaks when the worker dies
         worker = _Worker(process, ours)
         self._workers.append(worker)
@@ -93,17 +96,39 @@ def _death(code: int | None) -> str:
 
 def _work(task: Task, line: Connection, threads: int) -> None:
     """Do what comes down the line, until it breaks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for one that was started from another thread
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
-        do = task.open()
+        do: Do | None = None
         while True:
             name, wait = json.loads(line.recv_bytes())
-            line.send_bytes(json.dumps(asdict(do(name, wait))).encode())
+            try:
+                do = do or task.open()
+                ended = do(name, wait)
+            except Exception as error:  # told, as an exit code would not say why
+                trace = "" if is_refusal(error) else traceback.format_exc()
+                ended = Ended(name, LOST, f"its worker failed: {reason(error)}", trace)
+            line.send_bytes(json.dumps(asdict(ended)).encode())
+
+
+@contextlib.contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Ctrl-C reaches the whole group, but it is this process that ends its workers, in order.
+
+    One in the milliseconds of the block is lost, and has to be pressed again.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:

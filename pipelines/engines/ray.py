@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import astuple
 from typing import Any
 
 from compress.errors import CompressError
-from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers
+from pipelines.engines.interface import DEFAULT_WORKERS, LOST, Do, Ended, Task, Workers, is_refusal, reason
 from pipelines.places import variables
 
 
@@ -61,8 +62,9 @@ class Ray:
         name = self._begun.pop(reference)
         try:
             return Ended(*self._ray.get(reference))
-        except self._ray.exceptions.RayTaskError as error:  # the run raised; the trace has more lines
-            return Ended(name, LOST, f"its worker raised {type(error.cause).__name__}: {error.cause}")
+        except self._ray.exceptions.RayTaskError as error:  # the run raised, and this is its trace as text
+            trace = "" if is_refusal(error.cause) else str(error)
+            return Ended(name, LOST, f"its worker failed: {reason(error.cause)}", trace)
         except self._ray.exceptions.RayError as error:
             return Ended(name, LOST, f"its worker died: {_first_line(error)}")
 
@@ -72,12 +74,11 @@ class Ray:
         return int(max(1, min(sum(nodes) // self.slots, max(nodes))))
 
 
-def _do(task: Task, threads: int, name: str, wait: bool) -> tuple[str, str, str]:
+def _do(task: Task, threads: int, name: str, wait: bool) -> tuple[str, ...]:
     import torch
 
     torch.set_num_threads(threads)
-    ended = _opened(task)(name, wait)
-    return ended.name, ended.state, ended.text
+    return astuple(_opened(task)(name, wait))
 
 
 _OPEN: dict[Task, Do] = {}
