@@ -73,13 +73,12 @@ def parent_of(backbone: Backbone, *, weights: str = "auto") -> Backbone:
     spec = backbone.spec
     if spec.pruning is None:
         return backbone
-    if spec.weights.sha256 is None:  # random weights are drawn again
-        drawn = re.search(r"seed (\d+)", spec.weights.source)
-        return create_backbone(spec.arch, weights="none", taps=spec.taps, seed=int(drawn[1]) if drawn else 0)
+    if drawn := re.fullmatch(r"none \(seed (\d+)\)", spec.weights.source):  # random weights are drawn again
+        return create_backbone(spec.arch, weights="none", taps=spec.taps, seed=int(drawn[1]))
     # What any installation has is taken by its name: `auto` may find other weights on another machine.
     asked = spec.weights.source if weights == "auto" and spec.weights.source in ("bundled", "offline") else weights
     parent = create_backbone(spec.arch, weights=find_weights(spec.arch, asked), taps=spec.taps)
-    if parent.spec.weights.sha256 != spec.weights.sha256:
+    if spec.weights.sha256 is None or parent.spec.weights.sha256 != spec.weights.sha256:
         raise CompressError(
             f"the weights found for {spec.arch} ({parent.spec.weights.source}) are not those that were pruned "
             f"({spec.weights.source}): give these with --weights"

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from torch import Tensor
 
 from anomaly.progress import Track, quiet
 from compress import Backbone, Recipe, create_backbone
-from compress.errors import CompressError, unknown
+from compress.architectures import find_architecture
+from compress.errors import CompressError
 from compress.files import sha256_of_file
-from compress.pretraining import pretrain
+from compress.pretraining import RECIPE, pretrain
 from compress.textures import Textures
 from compress.training import Report, Run
 from pipelines.image_sets import ImageSet, open_images
 from pipelines.places import find_weights
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from pipelines.toml_fields import read_fields
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -36,7 +31,8 @@ class PretrainingRecipe:
     Attributes:
         name: of the file.
         sha256: of the file.
-        arch, teacher: architectures; `teacher_weights` as `compress.create_backbone` takes them.
+        arch, teacher: architectures; `teacher_weights` as `compress.create_backbone` takes them. Only a recipe that
+            says `bundled` learns from bundled weights: a copy of a copy is not what `auto` is meant to make.
         images: folders of photographs, here or in `PRUNECORE_DATA`.
         textures: how many random textures are added to them, see `compress.textures`; 0 for none.
         steps, batch, crop, lr, seed: see `compress.training.Recipe` and `Run`.
@@ -50,43 +46,51 @@ class PretrainingRecipe:
     steps: int
     teacher_weights: str = "auto"
     textures: int = 0
-    batch: int = 32
-    crop: int = 112
-    lr: float = 6e-3
+    batch: int = RECIPE.batch
+    crop: int = RECIPE.crop
+    lr: float = RECIPE.lr
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for arch in (self.arch, self.teacher):
+            find_architecture(arch)  # refuses what there is not, as the next line does
+        Run(self.steps, self.training, self.seed)
+        if not self.images:
+            raise CompressError(f"the recipe {self.name} names no images: give folders of photographs")
 
     @classmethod
     def read(cls, name: str) -> PretrainingRecipe:
         """The recipe in a TOML file, or the one of that name that ships with the package.
 
         Raises:
-            CompressError: there is none, it is no TOML, or a key is unknown, missing or of another type.
+            CompressError: there is none, or a key or value in it means nothing.
         """
+        if name not in shipped_recipes() and not Path(name).is_file():
+            raise CompressError(f"there is no recipe {name}: give a TOML file or {', '.join(shipped_recipes())}")
         file = FOLDER / f"{name}.toml" if name in shipped_recipes() else Path(name)
-        try:
-            given = tomllib.loads(file.read_text())
-        except OSError as error:
-            known = ", ".join(shipped_recipes())
-            raise CompressError(
-                f"cannot read the recipe {name} ({error.strerror}): give a TOML file or {known}"
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise CompressError(f"{file} is no TOML: {error}") from error
-        fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in ("name", "sha256")}
-        for key in given:
-            if key not in fields:
-                raise unknown("key", key, fields, f"in {file}")
-        missing = [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in given]
-        if missing:
-            raise CompressError(f"{file} lacks {', '.join(missing)}: add them")
-        values = {key: _value(file, key, value) for key, value in given.items()}
-        return cls(name=file.stem, sha256=sha256_of_file(file), **values)
+        own = ("name", "sha256")
+        return cls(file.stem, sha256_of_file(file), **read_fields(file, cls, besides=own))
 
     @property
     def training(self) -> Recipe:
         """How each step is made."""
         # Held-out checks end no training: while the teacher forces, they say little about its end.
-        return Recipe(lr=self.lr, batch=self.batch, crop=self.crop, check_every=250, patience=max(self.steps, 1))
+        return replace(RECIPE, lr=self.lr, batch=self.batch, crop=self.crop, patience=max(self.steps, 1))
+
+
+def open_teacher(recipe: PretrainingRecipe) -> Backbone:
+    """The teacher that `recipe` names.
+
+    Raises:
+        CompressError: its weights are not to be had, or are the bundled ones and the recipe does not say so.
+    """
+    teacher = create_backbone(recipe.teacher, weights=find_weights(recipe.teacher, recipe.teacher_weights))
+    if teacher.spec.weights.source == "bundled" != recipe.teacher_weights:
+        raise CompressError(
+            f"the teacher's own weights are not here, only the bundled {recipe.teacher}, which was itself taught: set "
+            'PRUNECORE_DATA or let them be downloaded, or write teacher_weights = "bundled" into a recipe'
+        )
+    return teacher
 
 
 class WithTextures(Sequence[Tensor]):
@@ -114,18 +118,18 @@ class WithTextures(Sequence[Tensor]):
 
 def follow(
     recipe: PretrainingRecipe,
+    teacher: Backbone,
     *,
     device: str = "auto",
     checkpoint: Path | None = None,
     track: Track = quiet,
     report: Report | None = None,
 ) -> Backbone:
-    """The backbone that `recipe` makes.
+    """The backbone that `recipe` makes with its teacher.
 
     Raises:
-        CompressError: the teacher's weights or the images are not to be had; see `compress.pretraining.pretrain`.
+        CompressError: the images are not to be had; see `compress.pretraining.pretrain`.
     """
-    teacher = create_backbone(recipe.teacher, weights=find_weights(recipe.teacher, recipe.teacher_weights))
     photographs = open_images(recipe.images, track=track)
     images = WithTextures(photographs, Textures(recipe.textures, seed=recipe.seed)) if recipe.textures else photographs
     run = Run(recipe.steps, recipe.training, recipe.seed, device, checkpoint, track, report)
@@ -135,15 +139,3 @@ def follow(
 def shipped_recipes() -> list[str]:
     """Names of the recipes that ship with the package."""
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
-
-
-def _value(file: Path, key: str, value: Any) -> Any:
-    """The value of a key, checked for its type."""
-    if key == "images":
-        if not (isinstance(value, list) and value and all(isinstance(each, str) for each in value)):
-            raise CompressError(f"{file}: images = {value!r}: a list of folders is needed")
-        return tuple(value)
-    wanted = {"lr": (float, int)}.get(key, (str,) if key in ("arch", "teacher", "teacher_weights") else (int,))
-    if type(value) not in wanted:
-        raise CompressError(f"{file}: {key} = {value!r}: {wanted[0].__name__} is needed")
-    return value

@@ -66,17 +66,7 @@ class Recovering:
             raise CompressError(f"recovery {self.name} learns from classes: give --labelled DIR, a folder for each")
         if not self.labelled and images.plain is None:
             raise CompressError(f"recovery {self.name} needs images: give --images DIR, any photographs will do")
-        recipe = RECOVERIES[self.name].recipe
-        TrainingSet(
-            self._given(images),
-            labelled=self.labelled,
-            mean=(0, 0, 0),
-            std=(1, 1, 1),
-            batch=recipe.batch,
-            crop=recipe.crop,
-            holdout=recipe.holdout,
-            seed=0,
-        )
+        TrainingSet.of(self._given(images), RECOVERIES[self.name].recipe, labelled=self.labelled)
 
     def teacher(self, slim: Backbone, weights: str) -> Backbone:
         """The dense parent with `weights`, see `parent_of`; `slim` itself where the recovery needs no teacher."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anomaly.patch_embedding import Embedding
 from anomaly.scoring import Scoring
@@ -21,12 +17,7 @@ from pipelines.byte_counts import byte_count
 from pipelines.evaluate import DetectorSettings
 from pipelines.quantizing import Quantizing
 from pipelines.slimming import NO_RECOVERY, Images, Recovering, Slimming
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from pipelines.toml_fields import read_fields
 
 REINIT = "reinit+"  # before the name of a recovery
 INT8 = "int8"
@@ -112,13 +103,7 @@ class SweepPlan:
         Raises:
             CompressError: no such file, no TOML, or a key or value that means nothing.
         """
-        try:
-            given = tomllib.loads(file.read_text())
-        except OSError as error:
-            raise CompressError(f"cannot read {file}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise CompressError(f"{file} is no TOML: {error}") from error
-        return cls(**{key: _value(file, key, value) for key, value in given.items()})
+        return cls(**read_fields(file, cls))
 
     def slimmings(self) -> list[Slimming | None]:
         """What makes each backbone; None for the dense one, which comes first."""
@@ -190,26 +175,3 @@ class SweepPlan:
 def _trains(recover: str) -> bool:
     *_, after = recover.rpartition(REINIT)
     return after in RECOVERIES and RECOVERIES[after].steps > 0
-
-
-def _value(file: Path, key: str, value: Any) -> Any:
-    fields: Mapping[str, Any] = {field.name: field for field in dataclasses.fields(SweepPlan)}
-    if key not in fields:
-        raise unknown("key", key, fields, f"in {file}")
-    default = fields[key].default
-    wanted: tuple[type, ...]
-    if isinstance(default, tuple) or key == "taps":
-        items = value if isinstance(value, list) else [value]
-        kind = type(default[0]) if default else str
-        wanted = (kind, int) if kind is float else (kind,)
-        if not all(type(item) in wanted for item in items):  # a bool is an int to Python, but none to the user
-            raise CompressError(f"{file}: {key} = {value!r}: a list of {kind.__name__} is needed")
-        return tuple(kind(item) for item in items)
-    if default is None:
-        text = ("labelled", "scope", "memory", "features")
-        wanted = (str,) if key in text else (float, int) if key in ("coverage", "latency_ms") else (int,)
-    else:
-        wanted = (float, int) if isinstance(default, float) else (type(default),)
-    if type(value) not in wanted:
-        raise CompressError(f"{file}: {key} = {value!r}: {wanted[0].__name__} is needed")
-    return value

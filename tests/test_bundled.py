@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from compress import ARCHITECTURES, CompressError
 from compress.weights import bundled
 from compress.weights.bundled import Card, bundled_archs, card_of, write_bundled
 from pipelines.cli import app
+from pipelines.pretraining import PretrainingRecipe
 
 ARCH = "mobilenet_v3_small"
 CARD = Card(ARCH, "a teacher", "make it", "0" * 64)
@@ -65,7 +68,8 @@ def test_what_ships_covers_the_taps_in_half_precision_and_tells_what_it_is(arch:
     card = card_of(arch)
     assert card.arch == arch
     assert card.teacher
-    assert len(card.recipe_sha256) == 64
+    assert len(card.teacher_sha256) == 64
+    assert card.recipe_sha256 == PretrainingRecipe.read(arch).sha256  # the recipe is as it was followed
     with torch.no_grad():
         maps = backbone(torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
     assert all(feature_map.isfinite().all() and feature_map.std() > 0 for feature_map in maps)
@@ -73,7 +77,7 @@ def test_what_ships_covers_the_taps_in_half_precision_and_tells_what_it_is(arch:
 
 def test_what_ships_is_small_and_of_registered_architectures() -> None:
     assert sum(_shipped(arch).stat().st_size for arch in SHIPPED) <= LIMIT
-    assert set(SHIPPED) <= set(ARCHITECTURES)
+    assert set(SHIPPED) == {"resnet18", "mobilenet_v3_small"} <= set(ARCHITECTURES)
 
 
 def _shipped(arch: str) -> Path:
@@ -120,7 +124,7 @@ def test_a_file_is_half_precision_and_loads_as_float(bundled_stand_in: Path) -> 
 def test_rounding_moves_a_map_by_less_than_a_thousandth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "FOLDER", tmp_path)
     exact = compress.create_backbone("resnet18", weights="none", seed=1)
-    write_bundled(tmp_path / "resnet18.safetensors", exact.trunk.state_dict(), CARD)
+    write_bundled(tmp_path / "resnet18.safetensors", exact.trunk.state_dict(), replace(CARD, arch="resnet18"))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         maps = zip(exact(images), compress.create_backbone("resnet18", weights="bundled")(images), strict=True)
@@ -138,10 +142,22 @@ def test_the_card_is_read_back_and_a_corrected_one_is_no_other_network(bundled_s
     assert compress.create_backbone(ARCH, weights="bundled").spec.weights == before
 
 
-def test_what_has_no_card_is_told(bundled_stand_in: Path) -> None:
-    save_file({"a": torch.zeros(1)}, bundled_stand_in / f"{ARCH}.safetensors")
-    with pytest.raises(CompressError, match=r"has no card .*install prunecore again"):
-        card_of(ARCH)
+@pytest.mark.parametrize("damage", ["no card", "one bit", "renamed", "cut off"])
+def test_what_is_not_as_it_shipped_is_told_with_the_cure(bundled_stand_in: Path, damage: str) -> None:
+    file, arch = bundled_stand_in / f"{ARCH}.safetensors", ARCH
+    whole = file.read_bytes()
+    if damage == "no card":
+        save_file({"a": torch.zeros(1)}, file)
+    elif damage == "one bit":
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    elif damage == "renamed":
+        arch = "mobilenet_v3_large"
+        file.rename(bundled_stand_in / f"{arch}.safetensors")
+    else:
+        file.write_bytes(whole[:-100])
+    for read in (card_of, partial(compress.create_backbone, weights="bundled")):
+        with pytest.raises(CompressError, match=r"is not what was shipped .*install prunecore again"):
+            read(arch)
 
 
 def test_an_architecture_without_bundled_weights_is_refused_with_those_that_have(bundled_stand_in: Path) -> None:

@@ -15,6 +15,8 @@ from compress.pretraining import HintDistance, pretrain
 from compress.pretraining.hints import FORCED, blocks_of
 from compress.pretraining.targets import ChannelTarget, ComponentTarget
 from compress.training import Run
+from compress.weights.fetched import sha256_of_state
+from pipelines.models import parent_of
 
 CPU = torch.device("cpu")
 SMALL = Recipe(batch=4, crop=32, warm_up=2, check_every=2, lr=1e-2)
@@ -138,6 +140,13 @@ class TestHints:
         with pytest.raises(CompressError, match="and the student one at 16"):
             HintDistance(mobile, short, [noise()], CPU)
 
+    @pytest.mark.parametrize("last", ["layer2", "layer4"])
+    def test_a_teacher_of_the_same_architecture_must_end_where_the_student_does(self, last: str) -> None:
+        student = compress.create_backbone("resnet18", weights="none")
+        other = compress.create_backbone("resnet18", weights="none", taps=(last,))
+        with pytest.raises(CompressError, match=f"the teacher ends at {last}, and the student, .* at layer3: tap"):
+            HintDistance(student, other, [noise()], CPU)
+
 
 class TestPretrain:
     @pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small"])
@@ -149,6 +158,16 @@ class TestPretrain:
         assert backbone.spec.pruning is None
         assert backbone.spec.weights.source == "pretrained on resnet18 (none (seed 5))"
         assert not backbone.training
+        assert backbone.spec.weights.sha256 == sha256_of_state(backbone.trunk.state_dict())
+
+    def test_its_parent_is_never_taken_for_random_weights(self, teacher: Backbone) -> None:
+        """Although the teacher's were: `pretrained on resnet18 (none (seed 5))`."""
+        slim = compress.prune(pretrain("mobilenet_v3_small", teacher, photographs(), Run(2, SMALL)), ratio=0.5)
+        with pytest.raises(CompressError, match="are not those that were pruned"):
+            parent_of(slim, weights="none")
+        drawn = compress.create_backbone("mobilenet_v3_small", weights="none", seed=5)
+        again = parent_of(compress.prune(drawn, ratio=0.5))
+        assert torch.equal(next(again.parameters()), next(drawn.parameters()))
 
     def test_a_killed_training_ends_at_the_same_weights(self, teacher: Backbone, tmp_path: Path) -> None:
         def kill(step: int, loss: float, held_out: float | None) -> None:

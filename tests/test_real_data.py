@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from compress.weights.bundled import bundled_archs, card_of
+from compress.weights.bundled import card_of
 from pipelines.cli import app
 
 pytestmark = pytest.mark.real
@@ -36,7 +36,7 @@ def test_random_weights_are_visibly_worse_on_real_images(real_data: Path, tmp_pa
     assert row["pixel_auroc"] < 0.7
 
 
-@pytest.mark.parametrize("arch", bundled_archs())
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small"])
 def test_bundled_weights_detect_as_their_card_says(arch: str, real_data: Path, tmp_path: Path) -> None:
     """The least that they ship with, and the number in the header, which `--weights auto` tells."""
     least = {"resnet18": 0.94, "mobilenet_v3_small": 0.90}
@@ -45,4 +45,6 @@ def test_bundled_weights_detect_as_their_card_says(arch: str, real_data: Path, t
     assert CliRunner().invoke(app, arguments).exit_code == 0
     found = json.loads(file.read_text())["image_auroc"]
     assert found >= least[arch]
-    assert found == pytest.approx(card_of(arch).image_auroc["bundled"], abs=0.015)
+    recorded = card_of(arch).image_auroc.get("bundled")
+    assert recorded is not None, "not measured yet: python -m benchmarks.bundled_weights --record"
+    assert found == pytest.approx(recorded, abs=0.015)

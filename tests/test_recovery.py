@@ -15,7 +15,7 @@ from compress import RECOVERIES, Backbone, CompressError, Recipe, RecoveryError
 from compress.backbone import assemble
 from compress.pruning import channel_groups
 from compress.pruning.sparse_training import train_sparse
-from compress.recovery.distillation import distance_to, training_set
+from compress.recovery.distillation import distance_to
 from compress.training import Run, StageDistance
 
 SMALL = Recipe(lr=2e-3, batch=4, crop=64, warm_up=2, check_every=5, patience=50)
@@ -68,7 +68,7 @@ def held_out_losses(seen: list[tuple[int, float]]) -> compress.training.Report:
 def distance_of(slim: Backbone, dense: Backbone, images: list[Tensor]) -> float:
     """The distillation loss of `slim` on held-out images, in evaluation mode."""
     run = Run(1, SMALL)
-    data = training_set(slim, images, run, labelled=False)
+    data = TrainingSet.of(images, run.recipe, mean=slim.mean, std=slim.std, seed=run.seed)
     distance = distance_to(dense, slim, data, run)
     with torch.no_grad():
         losses = [distance(slim, batch.images).item() for batch in data.held_out()]
@@ -127,7 +127,7 @@ def test_nothing_pruned_is_nothing_to_recover(dense: Backbone, photographs: list
 def test_the_loss_by_hand(dense: Backbone, slim: Backbone, photographs: list[Tensor]) -> None:
     """Each stage by itself: the mean squared difference of aligned channels over the dense channel's variance."""
     run = Run(1, SMALL)
-    data = training_set(slim, photographs, run, labelled=False)
+    data = TrainingSet.of(photographs, run.recipe, mean=slim.mean, std=slim.std, seed=run.seed)
     batches = [data.batch(step).images for step in range(2)]
     assert slim.spec.pruning is not None
     kept = slim.spec.pruning.stage_channels

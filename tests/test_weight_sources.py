@@ -38,7 +38,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("PRUNECORE_OFFLINE", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(timm_factory, "cached_weights", lambda model: None)
-    monkeypatch.setattr(official, "_failed", {})
+    monkeypatch.setattr(official, "_unreached", {})
+    monkeypatch.setattr(official, "_refused", {})
     sources._say_once.cache_clear()
 
     def down(*arguments: object, **options: object) -> None:
@@ -118,15 +119,19 @@ def test_auto_downloads_what_a_hub_has_and_tells_so_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     published = publish(state, tmp_path_factory.mktemp("hub"), serve, monkeypatch)
-    loading = torch.hub.load_state_dict_from_url
+    saving, loading = reaching.save, torch.load
     told: list[str] = []
 
-    def load(*arguments: object, **options: object) -> object:
+    def save(url: str, file: Path) -> None:
         told.extend(caplog.messages)
-        assert options["weights_only"] is True
-        return loading(*arguments, **options)  # type: ignore[arg-type]
+        saving(url, file)
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load)
+    def load(file: Path, **options: object) -> object:
+        assert options["weights_only"] is True
+        return loading(file, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reaching, "save", save)
+    monkeypatch.setattr(torch, "load", load)
     backbone = compress.create_backbone(ARCH)
     assert backbone.spec.weights.source == "imagenet"
     assert torch.equal(backbone.trunk.get_parameter("features.0.0.weight"), state["features.0.0.weight"])
@@ -201,6 +206,62 @@ def test_a_download_with_another_checksum_is_not_used(
     assert not list(hub.iterdir())
 
 
+class Stuck(Files):
+    """A server that tells a size, sends a little of it and stops."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"a little")
+        self.wfile.flush()
+        time.sleep(3)
+
+
+def test_a_download_that_stops_in_the_middle_is_not_waited_for(
+    serve: Serve, bundled_stand_in: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = serve(Stuck)
+    monkeypatch.setattr(torchvision_factory, "_url", lambda model: f"{address}/net-00000000.pth")
+    monkeypatch.setattr(reaching, "SILENCE", 0.2)
+    began = time.monotonic()
+    assert compress.create_backbone(ARCH).spec.weights.source == "bundled"
+    assert time.monotonic() - began < 2
+    assert "cannot be downloaded: " in caplog.messages[-1]
+    assert "timed out" in caplog.messages[-1]
+    assert not list(hub.iterdir())
+
+
+def test_what_a_hub_does_not_have_says_nothing_about_its_other_files(
+    state: State,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve: Serve,
+    bundled_stand_in: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(state, tmp_path_factory.mktemp("hub"), serve, monkeypatch)
+    there = torchvision_factory._url(ARCH)
+    asked: list[str] = []
+
+    def url(model: str) -> str:
+        asked.append(model)
+        return there if model == ARCH else there.replace("net", "other")
+
+    monkeypatch.setattr(torchvision_factory, "_url", url)
+    for _ in range(2):
+        with pytest.raises(CompressError, match=r"resnet34 here .*File not found"):
+            compress.create_backbone("resnet34")
+    monkeypatch.setattr(torchvision_factory, "cached_weights", lambda model: None)
+    before = len(asked)
+    with pytest.raises(CompressError, match=r"resnet34 here .*File not found"):
+        compress.create_backbone("resnet34")
+    assert len(asked) == before  # what is not there is not asked for again
+    assert compress.create_backbone(ARCH).spec.weights.source == "imagenet"
+
+
 def test_a_hub_that_has_no_such_file_is_told(
     tmp_path: Path, serve: Serve, bundled_stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +327,21 @@ def test_a_download_from_timms_hub_that_breaks_off_is_a_refusal_in_one_line(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", break_off)
     with pytest.raises(CompressError, match="cannot be downloaded: the connection broke"):
         compress.create_backbone("regnety_002")
+
+
+def test_a_damaged_download_from_timms_hub_is_a_refusal_and_is_not_kept(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blob").write_bytes(b"half a file")
+    (tmp_path / "model.safetensors").symlink_to("blob")
+    address = serve(partial(Files, directory=str(tmp_path)))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda repository, file: f"{address}/{file}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, file: str(tmp_path / file))
+    before = huggingface_hub.utils.logging.get_verbosity()
+    with pytest.raises(CompressError, match="cannot be downloaded: what came is damaged"):
+        compress.create_backbone("regnety_002")
+    assert huggingface_hub.utils.logging.get_verbosity() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def test_the_hubs_own_switch_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ class Factory(Protocol):
         """Feature maps of shape (N, C_i, H_i, W_i), one per tap, shallow first."""
 
     def blocks(self, trunk: nn.Module) -> list[nn.Module]:
-        """The trunk's own modules that run one after another: the stem, then each block. None if it is no chain."""
+        """The trunk's own modules that run one after another: the stem, then each block. Empty if it is no chain."""
 
     def run_whole(self, model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """Class scores of the whole network, and the maps that `run` gives for the same taps."""
@@ -42,7 +42,10 @@ class Factory(Protocol):
         """The file of the official ImageNet weights if this machine has it already."""
 
     def open_download(self, model: str) -> Download:
-        """The official ImageNet weights, ready to be sent. Raises OSError, within seconds, where they are not."""
+        """The official ImageNet weights, ready to be sent. Raises OSError, within seconds, where they are not.
+
+        `NoAnswerError` stands for a hub that is not to be reached, any other OSError for this model alone.
+        """
 
 
 FACTORIES: dict[str, Factory] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -82,11 +83,19 @@ def open_download(model: str) -> Download:
 
     def fetch() -> dict[str, Tensor]:
         # Its retries print a line each; the one error that is raised in the end says it all.
+        before = logging.get_verbosity()
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         try:
-            return load_file(hf_hub_download(repository, "model.safetensors"))
+            file = Path(hf_hub_download(repository, "model.safetensors"))
+            return load_file(file)
+        except SafetensorError as error:
+            for damaged in (file.resolve(), file):  # in the cache a link to a blob: neither is of use
+                damaged.unlink(missing_ok=True)
+            raise RuntimeError(f"what came is damaged: {error}") from error
         except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the library below it: no OSError
             raise ConnectionError(str(error) or type(error).__name__) from error
+        finally:
+            logging.set_verbosity(before)
 
     url = hf_hub_url(repository, "model.safetensors")
     return reaching.open_download(url, Path(constants.HF_HUB_CACHE), fetch)

@@ -96,13 +96,15 @@ def cached_weights(model: str) -> Path | None:
 
 
 def open_download(model: str) -> Download:
-    def fetch() -> dict[str, Tensor]:
-        # The official files are pickles of plain tensors; weights_only never runs their code.
-        return torch.hub.load_state_dict_from_url(
-            _url(model), map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
+    file = _cache() / _url(model).rsplit("/", 1)[-1]
 
-    return reaching.open_download(_url(model), _cache(), fetch)
+    def fetch() -> dict[str, Tensor]:
+        reaching.save(_url(model), file)
+        # The official files are pickles of plain tensors; weights_only never runs their code.
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
+
+    return reaching.open_download(_url(model), file.parent, fetch)
 
 
 def _cache() -> Path:

@@ -50,6 +50,11 @@ class HintDistance:
         maps = _maps_of_blocks(student, batches[0][:1].cpu())
         side = batches[0].shape[-1]
         same = teacher.spec.arch == student.spec.arch
+        if same and len(blocks_of(teacher)) != len(maps):
+            raise CompressError(
+                f"the teacher ends at {teacher.spec.taps[-1]}, and the student, a {student.spec.arch} too, at "
+                f"{student.spec.taps[-1]}: tap the teacher there"
+            )
         self._stages: tuple[str, ...] | None = None
         self._ends = tuple(range(len(maps)))
         if not same:

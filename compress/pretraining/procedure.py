@@ -12,6 +12,7 @@ from compress.errors import CompressError
 from compress.pretraining.hints import HintDistance
 from compress.training import Recipe, Run, TrainingSet, digest_of, find_device, train
 from compress.weights import WeightsOrigin
+from compress.weights.fetched import sha256_of_state
 
 RECIPE = Recipe(batch=32, crop=112, check_every=250)  # small crops and many: textures need no more
 
@@ -38,17 +39,7 @@ def pretrain(arch: str, teacher: Backbone, images: Sequence[Tensor], run: Run) -
     start = digest_of(student.state_dict())
     for parameter in student.parameters():
         parameter.requires_grad_(True)
-    recipe = run.recipe
-    data = TrainingSet(
-        images,
-        labelled=False,
-        mean=student.mean,
-        std=student.std,
-        batch=recipe.batch,
-        crop=recipe.crop,
-        holdout=recipe.holdout,
-        seed=run.seed,
-    )
+    data = TrainingSet.of(images, run.recipe, mean=student.mean, std=student.std, seed=run.seed)
     measured = [data.batch(step).images for step in range(4)]
     distance = HintDistance(student, teacher, measured, find_device(run.device))
     train(
@@ -59,5 +50,6 @@ def pretrain(arch: str, teacher: Backbone, images: Sequence[Tensor], run: Run) -
         request={"verb": "pretrain", "student": start, "teacher": digest_of(teacher.state_dict())},
         title=f"training {arch}",
     )
-    origin = WeightsOrigin(f"pretrained on {teacher.spec.arch} ({teacher.spec.weights.source})", None)
-    return assemble(replace(student.spec, weights=origin), student.trunk.state_dict())
+    state = student.trunk.state_dict()
+    source = f"pretrained on {teacher.spec.arch} ({teacher.spec.weights.source})"
+    return assemble(replace(student.spec, weights=WeightsOrigin(source, sha256_of_state(state))), state)

@@ -45,8 +45,8 @@ class ChannelTarget:
 class ComponentTarget:
     """The first principal components of the teacher's map, as many as the student's map has channels.
 
-    No other linear map to K dimensions keeps more of the squared distances between patches, which is what a memory
-    bank compares. They are not whitened, for that would change the distances.
+    No other orthogonal projection onto K dimensions keeps more of the squared distances between patches, which is what
+    a memory bank compares. They are not whitened, for that would change the distances.
 
     Args:
         hints: the teacher's maps (N, C, H, W) that the components are measured on.

@@ -13,7 +13,6 @@ from compress.backbone import Backbone, assemble
 from compress.graph import ChannelGroup
 from compress.importance import Penalty
 from compress.progress import Track, quiet
-from compress.recovery.distillation import training_set
 from compress.recovery.finetuning import Classifier, cross_entropy
 from compress.recovery.record import digests, float_copy
 from compress.training import Loss, Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
@@ -57,7 +56,7 @@ def train_sparse(
         CompressError: the images will not do.
     """
     run = Run(steps, replace(recipe, holdout=0.0), seed, device, checkpoint, track, report)
-    data = training_set(backbone, images, run, labelled=labelled)
+    data = TrainingSet.of(images, run.recipe, labelled=labelled, mean=backbone.mean, std=backbone.std, seed=seed)
     twin = float_copy(backbone)
     student: nn.Module = twin
     if labelled:

@@ -44,9 +44,7 @@ def recalibrate(
     norms = [layer for layer in student.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]
     if not norms:
         raise CompressError(f"{slim.spec.arch} has no batch norm to recalibrate: recover it by distillation")
-    data = TrainingSet(
-        images, labelled=False, mean=slim.mean, std=slim.std, batch=BATCH, crop=224, holdout=0.0, seed=seed
-    )
+    data = TrainingSet.of(images, RECIPE, mean=slim.mean, std=slim.std, seed=seed)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches, instead of one that forgets

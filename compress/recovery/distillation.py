@@ -52,7 +52,7 @@ def distill(
 def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Run) -> Backbone:
     """`distill`, as the registry calls it."""
     require_parent(slim, teacher)
-    data = training_set(slim, images, run, labelled=False)
+    data = TrainingSet.of(images, run.recipe, mean=slim.mean, std=slim.std, seed=run.seed)
     student = float_copy(slim)
     distance = distance_to(teacher, slim, data, run)
     with keeping_last_good(slim, "distill", "trunk."):
@@ -65,21 +65,6 @@ def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Ru
             title="distilling",
         )
     return recovered(slim, student.trunk.state_dict(), "distill", outcome.steps)
-
-
-def training_set(backbone: Backbone, images: Sequence[object], run: Run, *, labelled: bool) -> TrainingSet:
-    """The images, as `run` wants to train `backbone` on them."""
-    recipe = run.recipe
-    return TrainingSet(
-        images,
-        labelled=labelled,
-        mean=backbone.mean,
-        std=backbone.std,
-        batch=recipe.batch,
-        crop=recipe.crop,
-        holdout=recipe.holdout,
-        seed=run.seed,
-    )
 
 
 def distance_to(teacher: Backbone, slim: Backbone, data: TrainingSet, run: Run) -> StageDistance:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.progress import Track, quiet
-from compress.recovery.distillation import distance_to, training_set
+from compress.recovery.distillation import distance_to
 from compress.recovery.record import digests, float_copy, keeping_last_good, record_of, recovered, require_parent
-from compress.training import Loss, Recipe, Report, Run, train
+from compress.training import Loss, Recipe, Report, Run, TrainingSet, train
 
 STEPS = 1500
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, weight_decay=1e-2)
@@ -102,7 +102,7 @@ def _finetune(slim: Backbone, teacher: Backbone | None, images: Sequence[tuple[T
         record_of(slim)
     else:
         require_parent(slim, teacher)
-    data = training_set(slim, images, run, labelled=True)
+    data = TrainingSet.of(images, run.recipe, labelled=True, mean=slim.mean, std=slim.std, seed=run.seed)
     student = Classifier(float_copy(slim), data.classes(), run.seed)
     supervised = cross_entropy(student)
     distance = None if teacher is None else distance_to(teacher, slim, data, run)

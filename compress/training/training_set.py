@@ -13,6 +13,7 @@ from torch import Tensor
 from compress.augment import centre_view, industrial, random_crop
 from compress.errors import CompressError
 from compress.image_kinds import require_image, require_sequence
+from compress.training.recipe import Recipe
 
 HELD_OUT = (8, 64)  # images, at least and at most, that a held-out share means
 _SPLIT, _ORDER, _CROP = range(3)  # streams of random numbers
@@ -56,7 +57,7 @@ class TrainingSet:
     ) -> None:
         require_sequence(images)
         if len(images) == 0:
-            raise CompressError("no images given: recovery needs some to train on")
+            raise CompressError("no images given: add photographs to train on")
         held = min(max(round(holdout * len(images)), HELD_OUT[0]), HELD_OUT[1]) if holdout else 0
         if len(images) < held + batch:
             raise CompressError(
@@ -71,6 +72,29 @@ class TrainingSet:
         self._views: list[Tensor] = []
         self._labels: list[int] = []
         self._read(0)  # images of a wrong kind are refused before any work
+
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[Any],
+        recipe: Recipe,
+        *,
+        labelled: bool = False,
+        mean: Sequence[float] = (0, 0, 0),
+        std: Sequence[float] = (1, 1, 1),
+        seed: int = 0,
+    ) -> TrainingSet:
+        """The images, as `recipe` wants to train on them."""
+        return cls(
+            images,
+            labelled=labelled,
+            mean=mean,
+            std=std,
+            batch=recipe.batch,
+            crop=recipe.crop,
+            holdout=recipe.holdout,
+            seed=seed,
+        )
 
     def batch(self, step: int) -> Batch:
         """The crops of one step, (batch, 3, crop, crop)."""

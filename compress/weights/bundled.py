@@ -1,4 +1,4 @@
-"""Weights that ship inside the package: files in float16, each with a card in its header."""
+"""Weights that ship inside the package: files in float16, each with a card and a checksum in its header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from compress.weights.tensor_file import read_tensors
 
 FOLDER = Path(__file__).parents[1] / "bundled"
 FORMAT = "prunecore-weights/1"
-_KEY = "card"
+_KEY, _SUM = "card", "sha256"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Card:
         arch: the architecture.
         teacher: what it was distilled from, in words.
         recipe: the command that repeats the training; `recipe_sha256` is of the file that has its settings.
+        teacher_sha256: of the teacher's weights, as `WeightsOrigin` has it; empty for random ones.
         dataset: what the detection was measured on.
         image_auroc: mean image AUROC there, in [0, 1], by weights: `bundled` and, where they were at hand, `random` and
             `official`. `benchmarks/bundled_weights.py --record` writes it.
@@ -40,6 +41,7 @@ class Card:
     teacher: str
     recipe: str
     recipe_sha256: str
+    teacher_sha256: str = ""
     dataset: str = "magnetic_tile"
     image_auroc: Mapping[str, float] = field(default_factory=dict)
 
@@ -62,9 +64,9 @@ def bundled(architecture: Architecture) -> Fetched:
     """The weights as float32; their SHA-256 is of the tensors, so that a corrected card is no other network.
 
     Raises:
-        CompressError: none ship for this architecture.
+        CompressError: none ship for this architecture, or the file is damaged.
     """
-    state = read_tensors(_file(architecture.name))
+    _, state = _read(architecture.name)
     widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Fetched("bundled", widened, sha256_of_state(state))
 
@@ -73,21 +75,14 @@ def card_of(arch: str) -> Card:
     """The card in the header.
 
     Raises:
-        CompressError: no weights ship for `arch`, or the file has no card.
+        CompressError: no weights ship for `arch`, or the file is damaged.
     """
-    file = _file(arch)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = opened.metadata() or {}
-        if header.get("format") != FORMAT:
-            raise ValueError(f"format {header.get('format')!r} instead of {FORMAT!r}")
-        return Card(**json.loads(header[_KEY]))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CompressError(f"{file} has no card ({error}): install prunecore again") from error
+    card, _ = _read(arch)
+    return card
 
 
 def write_bundled(file: Path, state: State, card: Card) -> None:
-    """Write `state` in float16, without batch-norm counters, and `card` into the header.
+    """Write `state` in float16, without batch-norm counters; `card` and a checksum into the header.
 
     Raises:
         CompressError: a value is not finite in float16, whose largest is 65,504; or `file` cannot be written.
@@ -102,9 +97,27 @@ def write_bundled(file: Path, state: State, card: Card) -> None:
                 f"{name} has values up to {tensor.abs().max():.3g}, and float16 ends at 65,504: train with weight decay"
             )
         tensors[name] = half
-    header = {"format": FORMAT, _KEY: json.dumps(asdict(card), sort_keys=True)}
+    header = {"format": FORMAT, _KEY: json.dumps(asdict(card), sort_keys=True), _SUM: sha256_of_state(tensors)}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=header)
+
+
+def _read(arch: str) -> tuple[Card, State]:
+    """The card and the tensors of a file, once it is sure that they are what was written for `arch`."""
+    file = _file(arch)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = opened.metadata() or {}
+        if header.get("format") != FORMAT:
+            raise ValueError(f"format {header.get('format')!r} instead of {FORMAT!r}")
+        card, state = Card(**json.loads(header[_KEY])), read_tensors(file)
+        if card.arch != arch:
+            raise ValueError(f"a card of {card.arch}")
+        if header[_SUM] != sha256_of_state(state):
+            raise ValueError("other tensors than were written")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, CompressError) as error:
+        raise CompressError(f"{file} is not what was shipped ({error}): install prunecore again") from error
+    return card, state
 
 
 def _file(arch: str) -> Path:

@@ -20,8 +20,9 @@ Weights = Annotated[
     str,
     typer.Option(
         help="auto (the first of: $PRUNECORE_DATA/weights, the cache of ImageNet weights, the offline package, a "
-        "download, the bundled ones), local (the same without a download), imagenet (downloads), bundled (in this "
-        "package), offline (efficientnet_lite0 out of a Python package), none (random) or a FILE."
+        "download, unless PRUNECORE_OFFLINE=1, the bundled ones), local (the same without a download), imagenet "
+        "(downloads), bundled (in this package), offline (efficientnet_lite0 out of a Python package), none (random) "
+        "or a FILE."
     ),
 ]
 Taps = Annotated[

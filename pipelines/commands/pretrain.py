@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,20 +27,21 @@ def pretrain(
     """
     from compress.files import require_writable
     from compress.weights.bundled import Card, write_bundled
-    from pipelines.pretraining import PretrainingRecipe, follow
+    from pipelines.pretraining import PretrainingRecipe, follow, open_teacher
     from pipelines.slimming import forget, state_file
 
     file = require_writable(output)
     asked = PretrainingRecipe.read(recipe)
+    teacher = open_teacher(asked)
     with ProgressBars() as bars:
         checkpoint = state_file(file, "training")
-        backbone = follow(asked, device=device, checkpoint=checkpoint, track=bars.track, report=bars.report)
-    teacher = backbone.spec.weights.source
-    write_bundled(
-        file,
-        backbone.trunk.state_dict(),
-        Card(asked.arch, teacher, f"compress pretrain {recipe}", asked.sha256),
-    )
+        backbone = follow(asked, teacher, device=device, checkpoint=checkpoint, track=bars.track, report=bars.report)
+    source = backbone.spec.weights.source
+    elsewhere = [] if device == "auto" else ["--device", device]
+    # Without the folder: the card is for other machines.
+    command = shlex.join(["compress", "pretrain", recipe, "-o", file.name, *elsewhere])
+    card = Card(asked.arch, source, command, asked.sha256, teacher.spec.weights.sha256 or "")
+    write_bundled(file, backbone.trunk.state_dict(), card)
     forget(file)
-    note(f"{asked.arch}, {teacher}")
+    note(f"{asked.arch}, {source}")
     print_line(f"wrote {file}")

@@ -1,0 +1,57 @@
+"""How a network is trained: the settings that every training of this package has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from compress.errors import CompressError
+from compress.training.optimizer import OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        optimizer: `muon` or `adamw`, see `compress.training.optimizer`.
+        lr: at its peak; above 0.
+        batch: images a step, at least 2 (batch norm needs more than one).
+        crop: side of the training crops in pixels, at least 32.
+        warm_up: steps over which the rate rises to its peak; from there it falls to 0 along a cosine.
+        weight_decay: decoupled; at least 0.
+        holdout: share of the images that checks are made on, in [0, 1), at least 8 and at most 64 images.
+            0: no checks, and the last state counts instead of the best.
+        check_every: steps between checks; a checkpoint is written at each.
+        patience: checks in a row without a better held-out loss that end the training; at least 1.
+    """
+
+    optimizer: str = "muon"
+    lr: float = 6e-3
+    batch: int = 16
+    crop: int = 224
+    warm_up: int = 50
+    weight_decay: float = 0.0
+    holdout: float = 0.05
+    check_every: int = 100
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+            ("lr", 0 < self.lr < math.inf, "above 0"),
+            ("batch", self.batch >= 2, "at least 2"),
+            ("crop", self.crop >= 32, "at least 32 pixels"),
+            ("warm_up", self.warm_up >= 0, "at least 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("holdout", 0 <= self.holdout < 1, "in [0, 1)"),
+            ("check_every", self.check_every >= 1, "at least 1"),
+            ("patience", self.patience >= 1, "at least 1"),
+        )
+        for name, holds, limit in limits:
+            if not holds:
+                raise CompressError(f"{name} {getattr(self, name)} of a training recipe must be {limit}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of one of `steps` steps (Loshchilov 2017, eq. 5, behind a linear warm-up)."""
+        return self.lr * min(1.0, (step + 1) / max(1, self.warm_up)) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,63 @@
+"""A TOML file whose keys are the fields of a dataclass: read, and checked key by key."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from compress.errors import CompressError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dict[str, Any]:
+    """The values in `file` for the fields of the dataclass `kind`, but not for those `besides`.
+
+    A field is a str, int, float or bool, a tuple of these (in TOML a list, or one value), or one of all that or None.
+    Whole numbers do for a float.
+
+    Raises:
+        CompressError: no such file, no TOML, a key is unknown or missing, or its value is of another type.
+    """
+    try:
+        given = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise CompressError(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CompressError(f"{file} is no TOML: {error}") from error
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in besides}
+    for key in given:
+        if key not in fields:
+            raise unknown("key", key, fields, f"in {file}")
+    missing = [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in given]
+    if missing:
+        raise CompressError(f"{file} lacks {', '.join(missing)}: add them")
+    hints = get_type_hints(kind)
+    return {key: _value(hints[key], value, f"{file}: {key} = {value!r}") for key, value in given.items()}
+
+
+def _value(hint: Any, value: Any, told: str) -> Any:
+    hint = next((each for each in get_args(hint) if each is not type(None)), hint) if _optional(hint) else hint
+    if get_origin(hint) is not tuple:
+        if not _fits(hint, value):
+            raise CompressError(f"{told}: {hint.__name__} is needed")
+        return value
+    kind, items = get_args(hint)[0], value if isinstance(value, list) else [value]
+    if not all(_fits(kind, item) for item in items):
+        raise CompressError(f"{told}: a list of {kind.__name__} is needed")
+    return tuple(kind(item) for item in items)
+
+
+def _optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
+def _fits(kind: type, value: Any) -> bool:
+    # A bool is an int to Python, but none to the user.
+    return type(value) is kind or (kind is float and type(value) is int)
