@@ -8,15 +8,18 @@ from pathlib import Path
 from compress.errors import CompressError
 from compress.files import atomic_write
 from pipelines.results import read_results
-from reports import USUAL, Run, check_formats, render
+from reports import USUAL, Summary, check_formats, render, summarize
 
 PAGE = "index.html"
 
 
 def write_report(
     results: Path, output: Path, *, command: str, formats: Collection[str] = USUAL
-) -> tuple[list[Run], list[tuple[str, str]]]:
-    """Write the report of all rows in `results` to `output`; returns them, and (name, reason) of what was left out.
+) -> tuple[Summary, list[tuple[str, str]]]:
+    """Write the report of all rows in `results` to `output`.
+
+    Returns:
+        The summary of the rows, and (name, reason) of what was left out.
 
     Raises:
         CompressError: no results folder, or `output` cannot be written.
@@ -24,11 +27,12 @@ def write_report(
     """
     check_formats(formats)
     runs, failures = read_results(results)
-    for name, content in render(runs, failures, command, formats=formats).items():
+    summary = summarize(runs)
+    for name, content in render(runs, failures, command, formats=formats, summary=summary).items():
         file = output / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CompressError(f"cannot write the report to {output}: {error.strerror}") from error
         atomic_write(file, content)
-    return runs, failures
+    return summary, failures

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.files import atomic_write
+from compress.files import atomic_write, require_file
 from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
 from reports import Run
 
@@ -77,7 +77,7 @@ class Row:
 
 
 def write_result(folder: Path, name: str, row: Row, evidence: Evidence, key: str) -> None:
-    """Write NAME.npz, then NAME.json: the row is there only when all of the run is."""
+    """Write NAME.npz, then NAME.json: the row is there when all of the run is, and never beside another's files."""
     file = folder / f"{name}.json"
     _write_beside(file, [evidence])
     atomic_write(file, json.dumps({**dataclasses.asdict(row), "key": key}, indent=1) + "\n")
@@ -100,8 +100,8 @@ def write_rows(path: Path, rows: Sequence[tuple[Row, Evidence]]) -> None:
 def is_finished(folder: Path, name: str, key: str) -> bool:
     """Whether the run of this name was finished with the same inputs."""
     try:
-        return bool(json.loads((folder / f"{name}.json").read_text())["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return bool(_read_json(folder / f"{name}.json")["key"] == key)
+    except (CompressError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # missing, damaged or of another make: run it
 
 
@@ -125,8 +125,8 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
 def failure_of(folder: Path, name: str, key: str) -> str | None:
     """Why the run of this name failed with these inputs; None where no such failure is recorded."""
     try:
-        loaded = json.loads((folder / f"{name}{FAILED}").read_text())
-    except (OSError, ValueError, RecursionError):
+        loaded = _read_json(folder / f"{name}{FAILED}")
+    except (CompressError, OSError, ValueError, RecursionError):
         return None
     return _reason(loaded) if isinstance(loaded, dict) and loaded.get("key") == key else None
 
@@ -138,8 +138,8 @@ def _reason(loaded: Any) -> str:
 def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     """The results in one file, and (name, reason) of what was left out."""
     try:
-        loaded = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        loaded = _read_json(file)
+    except (CompressError, OSError, ValueError, RecursionError) as error:
         return [], [(file.name, f"left out: not readable as JSON ({error})")]
     if file.name.endswith(FAILED):
         return [], [(file.name.removesuffix(FAILED), _reason(loaded))]
@@ -157,7 +157,12 @@ def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     return runs, failures
 
 
+def _read_json(file: Path) -> Any:
+    return json.loads(require_file(file).read_text(encoding="utf-8"))
+
+
 def _write_beside(file: Path, evidence: Sequence[Evidence]) -> None:
+    file.unlink(missing_ok=True)  # else, should this stop half-way, a former row would stand beside new images
     for index, each in enumerate(evidence):
         if each.examples and each.scores:
             write_evidence(evidence_file(file, index, len(evidence)), each.examples, each.scores)

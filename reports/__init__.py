@@ -12,6 +12,7 @@ from reports.heatmap import outlined, overlay
 from reports.render import FORMATS, USUAL, check_formats, render
 from reports.runs import Examples, Run
 from reports.scores import Scores, small_maps
+from reports.summary import Summary, summarize
 from reports.terminal import TextTable, terminal_columns, terminal_table
 from reports.words import summary_text
 
@@ -22,6 +23,7 @@ __all__ = [
     "ReportError",
     "Run",
     "Scores",
+    "Summary",
     "TextTable",
     "cases",
     "check_formats",
@@ -30,6 +32,7 @@ __all__ = [
     "overlay",
     "render",
     "small_maps",
+    "summarize",
     "summary_text",
     "terminal_columns",
     "terminal_table",

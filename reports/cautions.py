@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from reports.groups import Row
 from reports.runs import NA, number, text
-from reports.summary import Row, Summary
+from reports.summary import Summary
 
 
 def cautions(summary: Summary) -> list[str]:

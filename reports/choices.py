@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from reports.columns import Column, column, metric, milliseconds, size
 from reports.errors import ReportError
 from reports.figure_style import INK, PALETTE, QUIET, calm, cost_axis, new_figure, plain, png, svg
-from reports.markdown import escape
+from reports.markdown import escape, text_table
 from reports.runs import NA, number
 from reports.terminal import TextTable
 
@@ -62,9 +62,7 @@ def choices_table(choices: Sequence[Choice], columns: Sequence[Column], *, head:
 def choices_markdown(choices: Sequence[Choice], columns: Sequence[Column], *, head: str, title: str, notes: str) -> str:
     """The table, what its columns mean, and how it was made."""
     table = choices_table(choices, columns, head=head)
-    lines = [f"# {escape(title)}", "", _line(map(escape, table.headers))]
-    lines += [_line("---:" if right else "---" for right in table.numeric)]
-    lines += [_line(map(escape, row)) for row in table.rows]
+    lines = [f"# {escape(title)}", "", *text_table(table.headers, table.rows, table.numeric)]
     lines += ["", *(f"- {escape(each.title)}: {each.help}" for each in columns), "", escape(notes), ""]
     return "\n".join(lines)
 
@@ -124,7 +122,3 @@ def _scatter(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
 def _told(choice: Choice, each: Column) -> str:
     value = number(choice.values, each.name)
     return NA if value is None else each.format(value)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

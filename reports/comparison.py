@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from reports.cautions import cautions
 from reports.columns import COLUMNS, Column, Difference, Factor, column
 from reports.errors import ReportError
-from reports.markdown import escape
+from reports.groups import Change, Group, change_between
+from reports.markdown import escape, fenced, text_table
 from reports.noise import image_difference
 from reports.runs import NA, Run, text
-from reports.significance import RESAMPLES
-from reports.significance import Difference as Bootstrapped
-from reports.summary import Change, Group, summarize
+from reports.significance import RESAMPLES, AurocDifference
+from reports.summary import Summary, summarize
 from reports.table import difference_text, factor_text
 from reports.terminal import TextTable
 
@@ -23,42 +23,61 @@ _AUROC = "image_auroc"
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """`second` against `first`, over the `categories` of both.
+    """`second` against `first`, over the categories of both.
 
     Attributes:
         names: what the two are called.
+        parts: the two on each category.
         changes: by the name of a column, where both have a value.
         difference: of the image AUROC, over all categories; None where there are no scores of the same images.
         per_category: the same for each category alone.
+        summary: of the two, which tells ties by the rule of a report.
     """
 
     names: tuple[str, str]
     first: Group
     second: Group
-    categories: tuple[str, ...]
+    parts: dict[str, tuple[Group, Group]]
     changes: dict[str, Change]
-    difference: Bootstrapped | None
-    per_category: dict[str, Bootstrapped | None]
+    difference: AurocDifference | None
+    per_category: dict[str, AurocDifference | None]
+    summary: Summary
     resamples: int
     seed: int
+
+    def tie(self, name: str = _AUROC) -> bool:
+        """Whether the two differ in the metric `name` by no more than chance, as far as it is known."""
+        return self.summary.same(self.first, self.second, name, self.difference)
+
+    def tie_on(self, category: str) -> bool:
+        """The same of the image AUROC on one category."""
+        return self.summary.same(*self.parts[category], _AUROC, self.per_category[category])
+
+    @property
+    def cautions(self) -> list[str]:
+        """What else differs between the two, and what is not known."""
+        return cautions(self.summary)
 
     @property
     def verdict(self) -> str:
         """What may be said of the image AUROC, in one sentence."""
-        if self.difference is None:
-            if _AUROC not in self.changes:
-                return "Nothing is said of the image AUROC: it was not measured in both."
-            told = difference_text(self.changes[_AUROC].difference)
-            return (
-                f"The image AUROC differs by {told}; whether that is chance is not known, for the scores of the test "
-                "images are not beside both rows: run both again with this version."
-            )
+        if _AUROC not in self.changes:
+            return "Nothing is said of the image AUROC: it was not measured in both."
+        told = f"The image AUROC differs by {difference_text(self.changes[_AUROC].difference)}"
         found = self.difference
+        if found is None and self.tie():
+            return f"{told}: a tie: seeds differ as much."
+        if found is None:
+            return (
+                f"{told}; whether that is chance is not known, for the scores of the test images are not beside all "
+                "rows of both: run both again with this version."
+            )
         interval = f"95 % interval {difference_text(found.low)} to {difference_text(found.high)}, p = {found.p:.2g}"
         made = f"{found.images} images, {self.resamples:,} paired resamples, seed {self.seed}"
-        who, how = self.names[1], "better" if found.value > 0 else "worse"
-        judged = "a tie: chance may have made it" if found.tie else f"{who} is {how}"
-        return f"The image AUROC differs by {difference_text(found.value)} ({interval}; {made}): {judged}."
+        judged = f"{self.names[1]} is {'better' if found.value > 0 else 'worse'}"
+        if self.tie():
+            judged = f"a tie: {'chance may have made it' if found.tie else 'seeds differ as much'}"
+        return f"{told} ({interval}; {made}): {judged}."
 
 
 def compare_runs(
@@ -81,7 +100,7 @@ def compare_runs(
     common = sorted(set(one.categories) & set(other.categories))
     if not common:
         raise ReportError(f"{names[0]} and {names[1]} have no category in common: judge both on the same ones")
-    parts = {category: (_part(one, category), _part(other, category)) for category in common}
+    parts = {category: (one.part(category), other.part(category)) for category in common}
     for category, sides in parts.items():
         prints = {text(row, "data_fingerprint") for side in sides for row in side.rows} - {NA}
         if len(prints) > 1:
@@ -90,14 +109,22 @@ def compare_runs(
         Group(side.setting, tuple(run for pair in parts.values() for run in pair[place].runs))
         for place, side in enumerate((one, other))
     )
+    difference = image_difference(one, other, resamples=resamples, seed=seed)
     return Comparison(
         names=names,
         first=one,
         second=other,
-        categories=tuple(common),
-        changes={each.name: change for each in COLUMNS if (change := _change(one, other, each))},
-        difference=image_difference(one, other, resamples=resamples, seed=seed),
+        parts=parts,
+        changes={each.name: change for each in COLUMNS if (change := change_between(one, other, each))},
+        difference=difference,
         per_category={name: image_difference(*pair, resamples=resamples, seed=seed) for name, pair in parts.items()},
+        summary=Summary(
+            groups=(one, other),
+            origins={},
+            shown=frozenset(),
+            parts=tuple(part for pair in parts.values() for part in pair),
+            differences={other: difference} if difference else {},
+        ),
         resamples=resamples,
         seed=seed,
     )
@@ -110,26 +137,25 @@ def comparison_table(comparison: Comparison) -> TextTable:
         means = [group.mean(each.name) for group in (comparison.first, comparison.second)]
         if any(means):
             values = [each.format(mean.value) if mean else NA for mean in means]
-            rows.append([each.title, *values, _told(comparison.changes.get(each.name), each), ""])
-            if each.name == _AUROC and comparison.difference:
-                rows[-1][-1] = _interval(comparison.difference)
+            tie = isinstance(each.compare, Difference) and comparison.tie(each.name)
+            noise = _noise(comparison.difference if each.name == _AUROC else None, tie=tie)
+            rows.append([each.title, *values, _told(comparison.changes.get(each.name), each), noise])
     auroc = column(_AUROC)
-    for category, found in comparison.per_category.items() if len(comparison.categories) > 1 else ():
+    for category, found in comparison.per_category.items() if len(comparison.parts) > 1 else ():
         if found:
             told = [auroc.format(found.first), auroc.format(found.second), difference_text(found.value)]
-            rows.append([f"{auroc.title}, {category}", *told, _interval(found)])
+            rows.append([f"{auroc.title}, {category}", *told, _noise(found, tie=comparison.tie_on(category))])
     headers = ["", *comparison.names, "difference", "95 % interval"]
     return TextTable(headers, rows, [False, True, True, True, False])
 
 
 def comparison_markdown(comparison: Comparison, command: str) -> str:
+    """The verdict, the cautions, the table, and the command that makes it again."""
     table = comparison_table(comparison)
     lines = [f"# {escape(' and '.join(comparison.names))}", "", escape(comparison.verdict), ""]
-    cells = [table.headers, ["---:" if right else "---" for right in table.numeric], *table.rows]
-    lines += [
-        f"| {' | '.join(row if place == 1 else [escape(cell) for cell in row])} |" for place, row in enumerate(cells)
-    ]
-    return "\n".join([*lines, "", f"Made by `{command.replace('`', '')}`.", ""])
+    lines += [f"> {escape(told)}\n" for told in comparison.cautions]
+    lines += [*text_table(table.headers, table.rows, table.numeric), "", "Made by:", "", *fenced(command)]
+    return "\n".join(lines)
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -138,21 +164,25 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "first": comparison.names[0],
         "second": comparison.names[1],
         "dataset": comparison.first.setting.dataset,
-        "categories": {name: _plain(found) for name, found in comparison.per_category.items()},
+        "categories": {
+            name: _plain(found, tie=comparison.tie_on(name)) for name, found in comparison.per_category.items()
+        },
         "quantities": {
             name: {"first": change.before, "second": change.after} for name, change in comparison.changes.items()
         },
-        "image_auroc": _plain(comparison.difference),
+        "image_auroc": _plain(comparison.difference, tie=comparison.tie()),
         "resamples": comparison.resamples,
         "seed": comparison.seed,
         "verdict": comparison.verdict,
+        "tie": comparison.tie(),
+        "cautions": comparison.cautions,
     }
 
 
-def _plain(found: Bootstrapped | None) -> dict[str, Any] | None:
+def _plain(found: AurocDifference | None, *, tie: bool) -> dict[str, Any] | None:
     if found is None:
         return None
-    interval = {"low": found.low, "high": found.high, "p": found.p, "tie": found.tie, "images": found.images}
+    interval = {"low": found.low, "high": found.high, "p": found.p, "tie": tie, "images": found.images}
     return {"first": found.first, "second": found.second, "difference": found.value, **interval}
 
 
@@ -163,24 +193,6 @@ def _only_setting(runs: Sequence[Run], name: str) -> Group:
     return groups[0]
 
 
-def _part(group: Group, category: str) -> Group:
-    return Group(group.setting, tuple(run for run in group.runs if text(run.row, "category") == category))
-
-
-def _change(first: Group, second: Group, each: Column) -> Change | None:
-    before, after = first.per_category(each.name), second.per_category(each.name)
-    common = before.keys() & after.keys()
-    if not common or (
-        isinstance(each.compare, Factor) and each.compare.same_machine and _machines(first) != _machines(second)
-    ):
-        return None
-    return Change(fmean(before[c] for c in common), fmean(after[c] for c in common), len(common))
-
-
-def _machines(group: Group) -> set[tuple[str, str]]:
-    return {(text(row, "machine"), text(row, "threads")) for row in group.rows}
-
-
 def _told(change: Change | None, each: Column) -> str:
     if change is None:
         return ""
@@ -189,6 +201,6 @@ def _told(change: Change | None, each: Column) -> str:
     return difference_text(change.difference) if isinstance(each.compare, Difference) or each.better == "higher" else ""
 
 
-def _interval(found: Bootstrapped) -> str:
-    told = f"{difference_text(found.low)} to {difference_text(found.high)}"
-    return f"{told}, a tie" if found.tie else told
+def _noise(found: AurocDifference | None, *, tie: bool) -> str:
+    interval = [f"{difference_text(found.low)} to {difference_text(found.high)}"] if found else []
+    return ", ".join([*interval, *(["a tie"] if tie else [])])

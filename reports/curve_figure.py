@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from reports.curves import KINDS, CurveKind, category_curves, mean_curves
 from reports.figure_style import AXIS, INK, calm, legend, new_figure, series_of, styles
+from reports.groups import Group
 from reports.scores import Floats
-from reports.summary import Group, Summary
+from reports.summary import Summary
 
 SHOWN_RATIO = 0.5  # of each series the setting nearest to it
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reports.groups import Group
 from reports.runs import Run, text
 from reports.scores import CURVE, Floats, Labels, Scores
-from reports.summary import Group
 
 FPR_LIMIT = 0.3  # where the AUPRO ends
 

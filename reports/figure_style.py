@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reports.columns import tick
+from reports.groups import Group
 from reports.runs import one_line
-from reports.summary import Group, Summary
+from reports.summary import Summary
 
 DPI = 144
 # Okabe and Ito (2008), told apart with every common colour blindness; the yellow is left out: too faint on white.

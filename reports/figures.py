@@ -32,7 +32,8 @@ from reports.figure_style import (
     styles,
     svg,
 )
-from reports.summary import Group, Summary
+from reports.groups import Group
+from reports.summary import Summary
 
 Draw = Callable[[Axes, Mapping[Group, float], Mapping[Series, Style]], None]
 COSTS = (
@@ -79,6 +80,7 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
     values = {group: value for group, value in _means(summary, name).items() if group.setting.ratio is not None}
     if not values:
         return None
+    spreads = {group: mean.spread for group in values if (mean := group.mean(name)) and mean.spread}
 
     def draw(axes: Axes, here: Mapping[Group, float], shown: Mapping[Series, Style]) -> None:
         for series, line in _lines(here).items():
@@ -90,6 +92,11 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
                 xs, ys, color=style.colour, ls=style.line, marker=style.marker,
                 lw=2, ms=6.5, mec="white", mew=0.8, zorder=4 if line[-1].setting.dense else 3,
             )  # fmt: skip
+            if own := [group for group in line if group in spreads and series_of(group) == series]:
+                axes.errorbar(
+                    [group.setting.ratio or 0.0 for group in own], [here[group] for group in own],
+                    yerr=[spreads[group] for group in own], fmt="none", ecolor=style.colour, elinewidth=1.2, zorder=2,
+                )  # fmt: skip
         axes.set_xlabel("ratio: share of channels removed")
         axes.set_xlim(-0.03, max(0.1, *(group.setting.ratio or 0.0 for group in here)) + 0.03)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -99,7 +106,8 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
         kind="ratio",
         of=name,
         title=f"{_sentence(title)} against ratio",
-        description=f"{_sentence(title)} of every method at each pruning ratio; the dotted line is the origin.",
+        description=f"{_sentence(title)} of every method at each pruning ratio; the dotted line is the origin"
+        f"{', bars are the deviation between seeds' if spreads else ''}.",
         figure=_panels(summary, values, draw, title),
         wide=len(_datasets(values)) > 1,
     )

@@ -50,10 +50,11 @@ def results_parquet(runs: Sequence[Run]) -> bytes:
     columns = {}
     for name in raw.columns:
         values = [None if value != value else value for value in raw[name]]  # NaN is not available either
+        legal = name.encode("utf-8", "backslashreplace").decode("utf-8")  # Arrow refuses lone surrogates
         try:
-            columns[name] = pyarrow.array(values)
+            columns[legal] = pyarrow.array(values)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError):
-            columns[name] = pyarrow.array([None if value is None else json.dumps(value) for value in values])
+            columns[legal] = pyarrow.array([None if value is None else json.dumps(value) for value in values])
     out = io.BytesIO()
     parquet.write_table(pyarrow.table(columns), out)
     return out.getvalue()

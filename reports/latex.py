@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable
 
 from reports.columns import COLUMNS, KEYS, Column, Difference, Where
+from reports.groups import Group
 from reports.runs import NA, one_line
-from reports.summary import Group, Summary
+from reports.summary import Summary
 from reports.table import same_everywhere
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "*": "{*}",  # at the start of a row, what ends the row before it would take them for its arguments
 }  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def escape(text: str) -> str:
     >>> escape("group_norm 50 %")
     'group\\_norm 50 \\%'
     """
-    return re.sub(r"[\\{}$&#%_~^<>]", lambda found: _SPECIAL[found.group()], one_line(text))
+    return re.sub(r"[\\{}$&#%_~^<>\[*]", lambda found: _SPECIAL[found.group()], one_line(text))
 
 
 def _key(group: Group, name: str) -> str:

@@ -34,7 +34,7 @@ def report_markdown(
     command: str,
 ) -> str:
     """The whole report; figures are linked as `figures/NAME.SUFFIX`, and left out without a suffix."""
-    lines = ["# What each compression cost", "", f"{facts.sentence} Made by:", "", *_fenced(command), "## Summary", ""]
+    lines = ["# What each compression cost", "", f"{facts.sentence} Made by:", "", *fenced(command), "## Summary", ""]
     for finding in findings(summary):
         lines += [f"**{escape(finding.title)}**", "", *(f"- {escape(told)}" for told in finding.sentences), ""]
     lines += [f"> {escape(told)}\n" for told in cautions(summary)]
@@ -58,7 +58,7 @@ def report_markdown(
     lines += ["## Made with", "", *(f"- {escape(name)}: {escape(value)}" for name, value in facts.facts), ""]
     lines += ["## Commands", ""]
     if facts.commands:
-        lines += _fenced("\n".join(command for _, command in facts.commands))
+        lines += fenced("\n".join(command for _, command in facts.commands))
     else:
         lines += ["The runs do not say how they were made.", ""]
     return "\n".join(lines)
@@ -78,16 +78,24 @@ def _same(summary: Summary) -> str:
 
 
 def _table(table: Table) -> list[str]:
-    rule = ["---:" if head.numeric else "---" for head in table.heads]
-    rows = [[escape(cell.line) for cell in row] for row in table.rows]
-    return [_row(escape(head.title) for head in table.heads), _row(rule), *(_row(row) for row in rows)]
+    return text_table(
+        [head.title for head in table.heads],
+        [[cell.line for cell in row] for row in table.rows],
+        [head.numeric for head in table.heads],
+    )
+
+
+def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[str]:
+    """The lines of a table; `numeric` columns are set flush right."""
+    rule = ["---:" if right else "---" for right in numeric]
+    return [_row(map(escape, headers)), _row(rule), *(_row(map(escape, row)) for row in rows)]
 
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _fenced(text: str) -> list[str]:
+def fenced(text: str) -> list[str]:
     """A code block whose fence is longer than any run of backticks inside."""
     body = "\n".join(one_line(line) for line in text.splitlines())
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", body)), default=0))

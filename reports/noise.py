@@ -5,41 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import stdev, variance
-from typing import Protocol
+from statistics import variance
 
 import numpy as np
 from scipy.stats import t as student
 
-from reports.runs import Run, text
+from reports.groups import Group
+from reports.runs import Run
 from reports.scores import Floats, Labels
-from reports.significance import CONFIDENCE, Difference, Paired, paired_difference
+from reports.significance import CONFIDENCE, AurocDifference, Paired, paired_difference
 
 RESAMPLES = 1000  # for each setting of a report
 
 
-class Measured(Protocol):
-    """What is asked of a `reports.summary.Group` here."""
-
-    @property
-    def runs(self) -> Sequence[Run]: ...
-    @property
-    def categories(self) -> list[str]: ...
-    def by_seed(self, name: str) -> list[float]: ...
-
-
 def image_difference(
-    first: Measured, second: Measured, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference | None:
-    """The bootstrapped difference of their image AUROC; None where they have no scores of the same images.
+    first: Group, second: Group, *, resamples: int = RESAMPLES, seed: int = 0
+) -> AurocDifference | None:
+    """The bootstrapped difference of their image AUROC over the categories of both.
 
-    The images are what is paired: the runs of the two need not have the same seeds.
+    None unless every run of each of these categories has scores of the same images: a difference over fewer categories
+    is not the one that the tables tell. The images are what is paired: the two need not have the same seeds.
     """
     pairs = []
     for category in sorted(set(first.categories) & set(second.categories)):
-        sides = [[run for run in group.runs if text(run.row, "category") == category] for group in (first, second)]
-        if pair := paired(*sides):
-            pairs.append(pair)
+        pair = paired(first.part(category).runs, second.part(category).runs)
+        if pair is None:
+            return None
+        pairs.append(pair)
     return paired_difference(pairs, resamples=resamples, seed=seed) if pairs else None
 
 
@@ -51,7 +43,7 @@ class Deviation:
     freedom: int
 
 
-def pooled_deviation(groups: Iterable[Measured], name: str) -> Deviation | None:
+def pooled_deviation(groups: Iterable[Group], name: str) -> Deviation | None:
     """The deviation of the metric `name` between the seeds of all groups; None where nothing ran with two seeds.
 
     It is pooled because that of the two seeds of one group is hardly known.
@@ -63,18 +55,13 @@ def pooled_deviation(groups: Iterable[Measured], name: str) -> Deviation | None:
     return Deviation(sqrt(sum((len(values) - 1) * variance(values) for values in repeated) / freedom), freedom)
 
 
-def seed_noise(first: Measured, second: Measured, name: str, deviation: Deviation) -> float | None:
+def seed_noise(first: Group, second: Group, name: str, deviation: Deviation) -> float | None:
     """Half of the 95 % interval (Student's t) of the difference of two means over seeds; None where one has none."""
     counts = [len(group.by_seed(name)) for group in (first, second)]
     if not all(counts):
         return None
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, deviation.freedom))
     return quantile * deviation.value * sqrt(sum(1 / count for count in counts))
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """The standard deviation between seeds, None with a single seed."""
-    return stdev(values) if len(values) > 1 else None
 
 
 def paired(first: Sequence[Run], second: Sequence[Run]) -> Paired | None:

@@ -8,9 +8,10 @@ from reports.columns import COLUMNS, STAGES, Column, column
 from reports.curves import KINDS, CurveKind, category_curves, mean_curves
 from reports.figure_style import PALETTE, Series, Style, plain, series_of, styles
 from reports.figures import COSTS, METRICS
+from reports.groups import Group
 from reports.runs import NA, number
 from reports.scores import Floats
-from reports.summary import Group, Summary
+from reports.summary import Summary
 from reports.table import value_cell
 
 _MOST_CURVES = 400  # on one page: beyond, the categories are left to their mean

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from reports.groups import Row, setting_of
 from reports.runs import NA, Run, one_line, plural, text
-from reports.summary import Row, Summary, setting_of
+from reports.summary import Summary
 
 
 @dataclass(frozen=True)

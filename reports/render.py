@@ -13,7 +13,7 @@ from reports.markdown import report_markdown
 from reports.provenance import provenance
 from reports.runs import Run
 from reports.strips import strips
-from reports.summary import summarize
+from reports.summary import Summary, summarize
 
 FORMATS = ("html", "markdown", "csv", "latex", "png", "svg", "parquet")
 USUAL = ("html", "markdown", "csv", "latex", "png")
@@ -27,7 +27,12 @@ def check_formats(formats: Collection[str]) -> None:
 
 
 def render(
-    runs: Sequence[Run], failures: Sequence[tuple[str, str]], command: str, *, formats: Collection[str] = USUAL
+    runs: Sequence[Run],
+    failures: Sequence[tuple[str, str]],
+    command: str,
+    *,
+    formats: Collection[str] = USUAL,
+    summary: Summary | None = None,
 ) -> dict[str, bytes]:
     """Relative file name to content: `index.html`, `report.md`, `results.csv`, `results.tex`, `results.parquet`, and
     `figures/*.png` and `.svg`.
@@ -36,12 +41,13 @@ def render(
         failures: (name, reason) of the runs that failed and the result files that were left out.
         command: what makes this report again.
         formats: of `FORMATS`. Markdown links the PNG figures, or the SVG ones where only those are asked for.
+        summary: of the same runs, where it is at hand: its bootstrap takes seconds.
 
     Raises:
         ReportError: there are no runs, an unknown format, or Parquet without pyarrow.
     """
     check_formats(formats)
-    summary = summarize(runs)
+    summary = summary or summarize(runs)
     facts = provenance(runs, summary)
     pictures = figures(summary) if {"html", "markdown", "png", "svg"} & set(formats) else []
     pages = {}

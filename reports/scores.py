@@ -23,7 +23,8 @@ class Scores:
         names: (N,) unlike one another; runs on the same data give the same names.
         labels: bool (N,), True = defective; scores: float (N,), larger = stranger.
         maps: uint8 (N, h, w), heat maps in few pixels and 256 steps, from `low` (0) to `high` (255) on the run's scale.
-        pixels: float (4, T), the rows of `CURVE` over all thresholds on pixels, from the highest; None without masks.
+        pixels: float (4, T), T of 2 or more, the rows of `CURVE` over all thresholds on pixels, from the highest;
+            None without masks.
 
     Raises:
         ReportError: the arrays do not describe the same N images.
@@ -50,9 +51,14 @@ class Scores:
         if self.maps.ndim != 3 or len(self.maps) != count or self.maps.dtype != np.uint8 or not self.maps.size:
             raise ReportError(f"maps of shape {self.maps.shape}, type {self.maps.dtype}: give ({count}, h, w) of uint8")
         if self.pixels is not None and (
-            self.pixels.ndim != 2 or len(self.pixels) != len(CURVE) or not np.isfinite(self.pixels).all()
+            self.pixels.ndim != 2
+            or len(self.pixels) != len(CURVE)
+            or self.pixels.shape[1] < 2
+            or self.pixels.dtype.kind != "f"
+            or not np.isfinite(self.pixels).all()
         ):
-            raise ReportError(f"a pixel curve of shape {self.pixels.shape}: give {len(CURVE)} rows of finite floats")
+            told = f"a pixel curve of shape {self.pixels.shape}, type {self.pixels.dtype}"
+            raise ReportError(f"{told}: give {len(CURVE)} rows of 2 or more finite floats")
 
     @property
     def two_sided(self) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.columns import COLUMNS, KEYS, Better, Column, Difference, Factor, Where
+from reports.groups import Change, Group
 from reports.runs import NA, plural
-from reports.summary import Change, Group, Summary
+from reports.summary import Summary
 
 ONE, NO_CHANGE = "1 category", "0.000"
 TIE = (

@@ -9,7 +9,7 @@ from statistics import fmean
 from reports.columns import COLUMNS, STAGES, milliseconds
 from reports.errors import ReportError
 from reports.runs import NA, Run, number, text
-from reports.summary import summarize
+from reports.summary import Summary
 from reports.table import summary_table
 
 
@@ -22,13 +22,9 @@ class TextTable:
     numeric: list[bool]
 
 
-def terminal_table(runs: Sequence[Run], *, brief: bool = True) -> TextTable:
-    """The summary table, a row per setting; `brief` leaves out what a narrow terminal has no room for.
-
-    Raises:
-        ReportError: there are no runs.
-    """
-    table = summary_table(summarize(runs), brief=brief)
+def terminal_table(summary: Summary, *, brief: bool = True) -> TextTable:
+    """The summary table, a row per setting; `brief` leaves out what a narrow terminal has no room for."""
+    table = summary_table(summary, brief=brief)
     return TextTable(
         [head.title for head in table.heads],
         [[cell.line for cell in row] for row in table.rows],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
 from reports.cautions import cautions
 from reports.columns import Factor, column, count, metric, milliseconds
+from reports.groups import Change, Group, change_between
 from reports.runs import NA, Run
-from reports.summary import Change, Group, Summary, summarize
+from reports.summary import Summary, summarize
 from reports.table import NO_CHANGE, difference_text, factor_text
 
 SMALL_LOSS = 0.02  # of image or pixel AUROC; above it a setting is not called a saving
@@ -203,7 +203,7 @@ def _about_recovery(summary: Summary, groups: Sequence[Group]) -> list[str]:
         twins = [twin for word in ("none", NA) if (twin := plain.get(group.setting._replace(recover=word)))]
         if group.setting in plain or not twins:
             continue
-        if change := _between(twins[0], group, "image_auroc"):
+        if change := change_between(twins[0], group, column("image_auroc")):
             lifts.append((change.difference, change, twins[0], group))
     if not lifts:
         return []
@@ -225,7 +225,7 @@ def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
         twin = next((plain[each] for each in plain if each == group.setting._replace(precision=each.precision)), None)
         if not group.setting.quantized or twin is None:
             continue
-        changes = [(name, change) for name in _AUROCS if (change := _between(twin, group, name))]
+        changes = [(name, change) for name in _AUROCS if (change := change_between(twin, group, column(name)))]
         if changes:
             pairs.append((min(change.difference for _, change in changes), changes, twin, group))
     if not pairs:
@@ -242,16 +242,9 @@ def _about_int8(summary: Summary, groups: Sequence[Group]) -> list[str]:
 
 
 def _tie(summary: Summary, twin: Group, group: Group, name: str) -> str:
-    change = _between(twin, group, name)
+    change = change_between(twin, group, column(name))
     tied = change and difference_text(change.difference) != NO_CHANGE and summary.same(twin, group, name)
     return " (a tie)" if tied else ""
-
-
-def _between(before: Group, after: Group, name: str) -> Change | None:
-    """Two settings over the categories that both were measured on."""
-    one, other = before.per_category(name), after.per_category(name)
-    common = sorted(one.keys() & other.keys())
-    return Change(fmean(one[c] for c in common), fmean(other[c] for c in common), len(common)) if common else None
 
 
 def _figures(summary: Summary, group: Group) -> Iterator[tuple[str, str]]:

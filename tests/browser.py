@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60.0  # seconds of silence
 
 
 class Browser:
@@ -22,11 +24,13 @@ class Browser:
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._rest, self._last = write, read, b"", 0
+        self._loaded: set[str] = set()
+        self.complaints: list[str] = []
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Page.setLifecycleEventsEnabled", {"enabled": True})
 
     def open(self, file: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load `file` from its path, as a double click does."""
@@ -35,9 +39,9 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.complaints.clear()
-        self._events: set[str] = set()
-        self.send("Page.navigate", {"url": file.as_uri()})
-        while "Page.loadEventFired" not in self._events:
+        answer = self.send("Page.navigate", {"url": file.as_uri()})
+        assert "errorText" not in answer, answer
+        while answer["loaderId"] not in self._loaded:  # the page before it may say late that it is loaded
             self._take(self._message())
 
     def run(self, script: str) -> Any:
@@ -77,8 +81,8 @@ class Browser:
 
     def _take(self, event: dict[str, Any]) -> None:
         method, told = event.get("method", ""), event.get("params", {})
-        if method == "Page.loadEventFired":
-            self._events.add(method)
+        if method == "Page.lifecycleEvent":
+            self._loaded |= {told["loaderId"]} if told["name"] == "load" else set()
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
         elif method == "Log.entryAdded" or (
@@ -92,6 +96,8 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._read], [], [], PATIENCE)[0]:
+                raise AssertionError(f"the browser said nothing for {PATIENCE} s")
             part = os.read(self._read, 1 << 20)
             if not part:
                 raise AssertionError("the browser has gone")

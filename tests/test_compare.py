@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,9 +18,10 @@ import compress
 from anomaly import open_dataset
 from pipelines.cli import app
 from pipelines.evaluate import DetectorSettings, evaluate
-from pipelines.results import read_results, read_rows, write_rows
+from pipelines.evidence import Evidence
+from pipelines.results import Row, failure_of, is_finished, read_results, read_rows, write_result, write_rows
 from reports import ReportError, Run, Scores, render, small_maps
-from reports.comparison import compare_runs, comparison_table
+from reports.comparison import compare_runs, comparison_json, comparison_markdown, comparison_table
 from reports.curves import KINDS, curves_of
 
 ARCH = "mobilenet_v3_small"
@@ -104,6 +107,10 @@ def test_backbones_are_judged_and_compared(tiny_dataset: Path, tmp_path: Path) -
         (("{rows}", "{rows}"), "holds 2 settings, of which one can be compared: name a row's own file"),
         ((ARCH, "{rows}/slim.json"), "is no row of results: name a --dataset"),
         (("{rows}/dense.json", "{rows}/slim.json", "--dataset", "generated"), "both are results already"),
+        (
+            ("{rows}/dense.json", "{rows}/slim.json", "--bank-size", "9"),
+            "both are results already: leave --bank-size out",
+        ),
         (("{rows}/nowhere.json", "{rows}/slim.json"), "holds no row of results"),
     ],
 )
@@ -142,6 +149,32 @@ def test_a_clear_difference_is_named_and_a_tie_is_one() -> None:
     assert comparison_table(twin).headers == ["", "A", "B", "difference", "95 % interval"]
 
 
+def test_what_ties_in_the_report_ties_in_compare_and_cautions_are_told() -> None:
+    right, wrong = scores([0.0, 1.0] * 15), scores([1.0, 0.0] * 15)
+    seeds = enumerate((wrong, right))
+    first = [Run(ORIGIN | {"image_auroc": float(seed), "seed": seed}, None, each) for seed, each in seeds]
+    second = [dataclasses.replace(half(image_auroc=1.0, bank_size=9), scores=right)]
+    found = compare_runs(first, second, ("A", "B"))
+    assert found.difference is not None
+    assert not found.difference.tie  # the images alone would call a winner
+    assert found.tie()
+    assert found.verdict.endswith("a tie: seeds differ as much.")
+    assert comparison_json(found)["image_auroc"]["tie"]
+    (row,) = [row for row in comparison_table(found).rows if row[0] == "image AUROC"]
+    assert row[-1].endswith(", a tie")
+    assert any("memory banks of different sizes (1568, 9)" in told for told in found.cautions)
+    assert "memory banks" in comparison_markdown(found, "x")
+
+
+def test_a_category_that_cannot_be_paired_leaves_no_interval_of_the_rest() -> None:
+    shown = scores([0.0, 1.0] * 15)
+    sides = [[Run(row, None, shown), Run(row | {"category": "b"})] for row in (ORIGIN, half().row)]
+    found = compare_runs(*sides, ("A", "B"))
+    assert found.difference is None
+    assert found.per_category["a"] is not None
+    assert "not known" in found.verdict
+
+
 def test_a_difference_within_its_noise_is_a_tie_in_the_report() -> None:
     rng = np.random.default_rng(0)
     first = (rng.normal(size=60) + np.arange(60) % 2).tolist()
@@ -174,18 +207,21 @@ def test_formats_are_chosen(rows: Path, tmp_path: Path) -> None:
 
 
 def test_latex_is_escaped_and_has_a_row_for_each_setting() -> None:
-    told = render([run(), half(method="group_norm"), half(method="a&b", seed=1)], [], "x", formats=["latex"])
+    told = render(
+        [run(), half(method="group_norm"), half(method="a&b", seed=1), run(arch="[x]")], [], "x", formats=["latex"]
+    )
     text = told["results.tex"].decode()
     assert r"\toprule" in text
     assert r"group\_norm" in text
     assert r"a\&b" in text
-    assert text.count(r" \\") == 4
+    assert text.count(r" \\") == 5
+    assert "    {[}x] & " in text  # else an argument of what ends the row before it
     cells = {line.count(" & ") for line in text.splitlines() if line.endswith(r"\\")}
     assert len(cells) == 1
 
 
 def test_parquet_holds_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = [run(extra={"a": 1}, note=1), half(note="text", aupro=None)]
+    mixed = [run(extra={"a": 1}, note=1, **{"\ud800": 1}), half(note="text", aupro=None)]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ReportError, match=r"prunecore\[parquet\]"):
         render(mixed, [], "x", formats=["parquet"])
@@ -197,7 +233,42 @@ def test_parquet_holds_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["image_auroc"].to_pylist() == [0.95, 0.94]
     assert table["aupro"].to_pylist() == [0.6, None]
     assert table["params_full"].type == pyarrow.int64()
+    assert table["\\ud800"].to_pylist() == [1, None]
     assert table["note"].to_pylist() == ["1", '"text"']
+
+
+def test_a_row_never_stands_beside_another_runs_scores(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row, evidence), *_ = [
+        (Row(**each.row), Evidence(each.examples, each.scores)) for each in read_rows(rows / "dense.json")[0]
+    ]
+    write_result(tmp_path, "one", row, evidence, "before")
+    assert is_finished(tmp_path, "one", "before")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("compress.files.os.fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_result(tmp_path, "one", row, evidence, "after")
+    assert not (tmp_path / "one.json").exists()
+    write_result(tmp_path, "one", row, evidence, "after")
+    assert is_finished(tmp_path, "one", "after")
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_pipe_among_the_results(rows: Path, tmp_path: Path) -> None:
+    shutil.copy(rows / "dense.json", tmp_path)
+    for name in ("pipe.json", "lost.failed.json"):
+        os.mkfifo(tmp_path / name)
+    runs, left_out = read_results(tmp_path)
+    assert len(runs) == 2
+    assert [name for name, _ in left_out] == ["lost.failed.json", "pipe.json"]
+    assert "is a pipe" in left_out[1][1]
+    assert not is_finished(tmp_path, "pipe", "key")
+    assert failure_of(tmp_path, "lost") == "no reason recorded"
 
 
 def test_small_maps_are_means_of_blocks() -> None:

@@ -18,6 +18,7 @@ from reports import (
     Examples,
     ReportError,
     Run,
+    Scores,
     frame,
     outlined,
     overlay,
@@ -28,6 +29,7 @@ from reports import (
 )
 from reports.columns import COLUMNS, column
 from reports.figure_style import styles
+from reports.figures import figures
 from reports.frame import FIELDS
 from reports.heatmap import jpeg
 from reports.summary import summarize
@@ -125,7 +127,7 @@ def test_no_runs_are_refused_with_the_cure() -> None:
     with pytest.raises(ReportError, match="compress sweep"):
         render([], [], "compress report runs/")
     with pytest.raises(ReportError):
-        terminal_table([])
+        summarize([])
 
 
 def test_mean_is_over_seeds_of_a_category_first_then_over_categories() -> None:
@@ -213,8 +215,8 @@ def test_what_int8_changes_is_not_told_without_its_float_twin() -> None:
 
 def test_keys_that_do_not_differ_are_said_once() -> None:
     runs = [run(), half()]
-    assert "precision" not in terminal_table(runs).headers
-    assert "precision" in terminal_table([*runs, half(precision="int8")]).headers
+    assert "precision" not in terminal_table(summarize(runs)).headers
+    assert "precision" in terminal_table(summarize([*runs, half(precision="int8")])).headers
     assert "In every run: scope local" in " ".join(Page(render(runs, [], "x")["index.html"]).text.split())
 
 
@@ -294,7 +296,7 @@ def test_cautions() -> None:
 def test_every_set_of_runs_makes_a_whole_report(runs: list[Run]) -> None:
     files = render(runs, [], "compress report runs/")
     assert {"report.md", "results.csv", "index.html"} <= files.keys()
-    table = terminal_table(runs, brief=False)
+    table = terminal_table(summarize(runs), brief=False)
     page = Page(files["index.html"])
     for attrs in (attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "number"):
         assert np.isfinite(float(attrs["data-sort"] or "nan"))
@@ -304,7 +306,7 @@ def test_every_set_of_runs_makes_a_whole_report(runs: list[Run]) -> None:
 
 
 def test_a_row_without_fields_is_not_available_throughout() -> None:
-    table = terminal_table([Run({"arch": "resnet18"})], brief=False)
+    table = terminal_table(summarize([Run({"arch": "resnet18"})]), brief=False)
     assert table.rows == [["resnet18", *["n/a"] * (len(table.headers) - 1)]]
 
 
@@ -486,3 +488,33 @@ def test_the_frame_keeps_types_and_fields() -> None:
     assert list(table.columns) == [*FIELDS, "surprise"]
     assert table["bank_size"].dtype == np.int64
     assert table["image_auroc"].isna().tolist() == [False, True]
+
+
+def test_seeds_are_held_against_each_other_over_what_they_share() -> None:
+    def found(*measured: tuple[int, str, float]) -> list[float]:
+        runs = [run(seed=seed, category=category, image_auroc=value) for seed, category, value in measured]
+        return summarize(runs).groups[0].by_seed("image_auroc")
+
+    # a sweep that stopped: seed 1 has no b, on which every seed does worse
+    stopped = ((0, "a", 0.9), (0, "b", 0.5), (1, "a", 0.92))
+    assert found(*stopped) == pytest.approx([0.9, 0.92])
+    assert found(*stopped, (1, "b", 0.52)) == pytest.approx([0.7, 0.72])
+    assert found(*stopped, (2, "c", 0.1)) == pytest.approx([0.9, 0.92])
+    assert found((0, "a", 0.9), (1, "b", 0.5)) == [0.9]
+
+
+def test_bars_are_the_deviation_between_seeds() -> None:
+    def bars(runs: list[Run]) -> int:
+        (picture,) = [each for each in figures(summarize(runs)) if each.name == "image_auroc"]
+        assert ("bars are the deviation" in picture.description) == bool(picture.figure.axes[0].containers)
+        return len(picture.figure.axes[0].containers)
+
+    pruned = [half(), half(seed=1, image_auroc=0.9)]
+    assert bars([run(), *pruned]) == 1
+    assert bars([run(), pruned[0]]) == 0
+
+
+def test_a_pixel_curve_has_points() -> None:
+    for pixels in (np.zeros((4, 0), np.float32), np.zeros((4, 1), np.float32), np.zeros((4, 8), np.int64)):
+        with pytest.raises(ReportError, match="4 rows of 2 or more finite floats"):
+            Scores(["a"], np.array([True]), np.zeros(1), np.zeros((1, 2, 2), np.uint8), 0.0, 1.0, pixels)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from reports import ReportError
-from reports.significance import Paired, auroc, paired_difference
+from reports.significance import BLOCK, Paired, _draws, auroc, paired_difference
 
 
 def drawn(good: int, defective: int, *, shift: float, seed: int = 0) -> Paired:
@@ -86,6 +86,30 @@ def test_the_seed_alone_decides() -> None:
     pair = drawn(30, 40, shift=0.2)
     assert paired_difference([pair], seed=1) == paired_difference([pair], seed=1)
     assert paired_difference([pair], seed=1) != paired_difference([pair], seed=2)
+
+
+def test_resamples_are_drawn_in_blocks_each_with_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_at_once = []
+
+    def noted(count: int, resamples: int, *stream: int) -> NDArray[np.int64]:
+        drawn_at_once.append((count, resamples, stream))
+        return _draws(count, resamples, *stream)
+
+    monkeypatch.setattr("reports.significance._draws", noted)
+    found = paired_difference([drawn(30, 40, shift=0.2)], resamples=2 * BLOCK + 5)
+    assert [size for count, size, _ in drawn_at_once if count == 30] == [BLOCK, BLOCK, 5]
+    assert len(set(drawn_at_once)) == 6
+    assert found.low < found.value < found.high
+    assert (_draws(30, BLOCK, 0, 0, 0) != _draws(30, BLOCK, 0, 0, 1)).any()
+
+
+def test_p_is_the_interval_inverted() -> None:
+    pair = drawn(30, 40, shift=0.35, seed=3)
+    found = paired_difference([pair], resamples=999)
+    assert (found.p < 0.05) == (not found.tie)
+    labels = np.repeat([False, True], 5)
+    sure = paired_difference([Paired(labels, -1.0 * labels[None], 1.0 * labels[None])], resamples=999)
+    assert sure.p == 2 / 1000
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

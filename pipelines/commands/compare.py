@@ -9,13 +9,22 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import AsJson, BankSize, Coreset, Seed, Weights, listed
-from pipelines.console import ProgressBars, command_line, note, print_line, print_text_table, refuse_in_one_line
+from pipelines.console import (
+    ProgressBars,
+    command_line,
+    note,
+    print_line,
+    print_text_table,
+    refuse_in_one_line,
+    was_typed,
+)
 
 _SIDE = "A row of results, a folder of rows of one setting, or with --dataset an artifact or an architecture."
 
 
 @refuse_in_one_line
 def compare(
+    context: typer.Context,
     first: Annotated[str, typer.Argument(help=_SIDE)],
     second: Annotated[str, typer.Argument(help="The same, which is compared with the first.")],
     dataset: Annotated[
@@ -26,9 +35,7 @@ def compare(
     coreset: Coreset = 0.01,
     bank_size: BankSize = None,
     timing: Annotated[bool, typer.Option("--timing", help="Time the stages of what is judged now.")] = False,
-    resamples: Annotated[
-        int, typer.Option(min=100, max=1_000_000, help="Of the test images, by the bootstrap.")
-    ] = 2000,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Of the test images, by the bootstrap.")] = 2000,
     seed: Seed = 0,
     as_json: AsJson = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the comparison as Markdown.")] = None,
@@ -50,8 +57,10 @@ def compare(
     models = [side for side in (first, second) if not holds_rows(side)]
     if models and dataset is None:
         raise CompressError(f"{models[0]} is no row of results: name a --dataset to judge it on, or a .json file")
-    if dataset is not None and not models:
-        raise CompressError("both are results already: leave --dataset out, or name artifacts")
+    idle = ("dataset", "category", "weights", "coreset", "bank_size", "timing") if not models else ()
+    for option in idle:
+        if was_typed(context, option):
+            raise CompressError(f"both are results already: leave --{option.replace('_', '-')} out, or name artifacts")
     settings = DetectorSettings(coreset=coreset, bank_size=bank_size, seed=seed, timing=timing)
     with ProgressBars() as bars:
         categories = open_categories(listed(dataset) or (), listed(category) or (), track=bars.track) if models else []
@@ -62,14 +71,14 @@ def compare(
             return judge_side(side, weights, categories, settings, command=command_line(), track=bars.track)
 
         found = compare_runs(runs_of(first), runs_of(second), _names(first, second), resamples=resamples, seed=seed)
-    if category and not models:
-        note("--category chooses what is judged now; rows are compared over the categories of both")
     if output:
         atomic_write(output, comparison_markdown(found, command_line()))
     if as_json:
         print_line(json.dumps(comparison_json(found), indent=1))
         return
     print_text_table(comparison_table(found))
+    for caution in found.cautions:
+        note(caution)
     print_line(found.verdict)
 
 

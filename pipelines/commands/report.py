@@ -39,8 +39,8 @@ def make_report(runs: Path, output: Path, formats: tuple[str, ...] | None = None
     from reports import FORMATS, USUAL, terminal_table
 
     chosen = FORMATS if formats == ("all",) else formats or USUAL
-    rows, left_out = write_report(runs, output, command=command_line(), formats=chosen)
+    summary, left_out = write_report(runs, output, command=command_line(), formats=chosen)
     for name, reason in left_out:
         note(f"{name}: {reason}")
-    print_text_table(terminal_table(rows))
+    print_text_table(terminal_table(summary))
     print_line(f"wrote {output / PAGE if 'html' in chosen else output}")
