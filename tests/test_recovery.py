@@ -16,7 +16,7 @@ from compress.backbone import assemble
 from compress.pruning import channel_groups
 from compress.pruning.sparse_training import train_sparse
 from compress.recovery.distillation import distance_to
-from compress.training import Run, StageDistance
+from compress.training import Run, StageDistance, TrainingSet
 
 SMALL = Recipe(lr=2e-3, batch=4, crop=64, warm_up=2, check_every=5, patience=50)
 
