@@ -95,6 +95,8 @@ def made(folder: Path) -> list[str]:
     return sorted(each.name for record in read_records(folder).values() for each in record.made)
 
 
+# Ray starts its workers slowly where a whole suite runs beside it.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["processes", RAY])
 def test_a_worker_is_killed_in_the_middle_of_a_run(
     engine: str, plan: SweepPlan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -102,7 +104,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_run(
     killed: list[int] = []
 
     def kill_one() -> None:
-        until(lambda: at_work(tmp_path))
+        until(lambda: at_work(tmp_path), seconds=400)
         killed.append(at_work(tmp_path).pop())
         os.kill(killed[0], signal.SIGKILL)
 
