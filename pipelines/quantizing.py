@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +24,7 @@ from pipelines.within_drop import NEAR_CHANCE
 
 PAUSE = 0.03  # seconds
 ROUNDS = 30
+UNTIMED, TIMED = 5, 5  # images in each turn
 # Raise it when the same inputs make another int8 file: float artifacts, which took hours, are kept.
 _PROCEDURE = 3
 
@@ -88,22 +90,37 @@ def validation_drop(
 
 
 @torch.inference_mode()
-def alternating_latency(
-    backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS, warm_up: int = 5
-) -> list[float]:
-    """Median milliseconds of one image for each backbone, measured in turns, so that a slow second slows all.
+class Latency(NamedTuple):
+    """Milliseconds of one image, medians.
+
+    Attributes:
+        steady: one image after another.
+        woken: the first image after a pause, when threads sleep and caches hold other things.
+    """
+
+    steady: float
+    woken: float
+
+
+def alternating_latency(backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS) -> list[Latency]:
+    """How long each backbone takes for one image, measured in turns, so that a slow second slows all.
 
     The threads of PyTorch, ONNX Runtime and OpenVINO wait for more work on a busy core, for milliseconds after each
-    run. So each turn begins with a pause, and with a run that is not timed: its weights and threads come back.
+    run. So each turn begins with a pause; then come `UNTIMED` images, of which the first is the woken one, and `TIMED`.
     """
     side = backbones[0].spec.size
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    times: list[list[float]] = [[] for _ in backbones]
-    for _ in range(warm_up + rounds):
+    times: list[list[list[float]]] = [[] for _ in backbones]
+    for turn in range(1 + rounds):
         for own, backbone in zip(times, backbones, strict=True):
             time.sleep(PAUSE)
-            backbone(image)
-            start = time.perf_counter()
-            backbone(image)
-            own.append((time.perf_counter() - start) * 1000)
-    return [median(own[warm_up:]) for own in times]
+            marks = [time.perf_counter()]
+            for _ in range(UNTIMED + TIMED):
+                backbone(image)
+                marks.append(time.perf_counter())
+            if turn:  # the first one also plans and allocates
+                own.append([(later - before) * 1000 for before, later in itertools.pairwise(marks)])
+    return [
+        Latency(median(itertools.chain.from_iterable(turn[UNTIMED:] for turn in own)), median(turn[0] for turn in own))
+        for own in times
+    ]

@@ -163,7 +163,7 @@ def _tell(backbone: Backbone, written: OnnxBackbone) -> None:
     from compress.artifact import artifact_bytes
     from pipelines.quantizing import alternating_latency
 
-    eager, exported = alternating_latency([backbone, written])
+    eager, exported = (latency.steady for latency in alternating_latency([backbone, written]))
     record = written.header.quantization or {}
     errors = [f"{tap} {error:.3f}" for tap, error in record.get("map_errors", {}).items()]
     print_table(
