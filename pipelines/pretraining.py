@@ -35,7 +35,7 @@ class PretrainingRecipe:
             says `bundled` learns from bundled weights: a copy of a copy is not what `auto` is meant to make.
         images: folders of photographs, here or in `PRUNECORE_DATA`.
         textures: how many random textures are added to them, see `compress.textures`; 0 for none.
-        steps, batch, crop, lr, seed: see `compress.training.Recipe` and `Run`.
+        steps, batch, crop, lr, frozen_norms, seed: see `compress.training.Recipe` and `Run`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class PretrainingRecipe:
     batch: int = RECIPE.batch
     crop: int = RECIPE.crop
     lr: float = RECIPE.lr
+    frozen_norms: float = RECIPE.frozen_norms
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +76,8 @@ class PretrainingRecipe:
     def training(self) -> Recipe:
         """How each step is made."""
         # Held-out checks end no training: while the teacher forces, they say little about its end.
-        return replace(RECIPE, lr=self.lr, batch=self.batch, crop=self.crop, patience=max(self.steps, 1))
+        settings = {name: getattr(self, name) for name in ("lr", "batch", "crop", "frozen_norms")}
+        return replace(RECIPE, patience=max(self.steps, 1), **settings)
 
 
 def open_teacher(recipe: PretrainingRecipe) -> Backbone:

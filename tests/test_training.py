@@ -203,6 +203,7 @@ def test_the_rate_rises_and_falls() -> None:
         ("crop", 16),
         ("holdout", 1.0),
         ("patience", 0),
+        ("frozen_norms", 1.5),
     ],
 )
 def test_a_recipe_outside_its_limits_is_refused(name: str, value: float) -> None:
@@ -250,6 +251,24 @@ def test_patience_ends_the_training_and_the_best_state_is_returned() -> None:
     outcome = train(student, worse, training_set(photographs()), Run(100, recipe, report=report), request={}, title="")
     assert (steps, outcome.steps, outcome.best_step, outcome.stale) == (6, 6, 0, 3)
     assert same(student, before)
+
+
+def test_norms_are_frozen_for_the_last_share_of_the_steps() -> None:
+    """In training mode a batch norm counts its batches; frozen, it normalises by what it has, and still learns."""
+    recipe = Recipe(lr=1e-2, batch=4, crop=32, warm_up=2, holdout=0.0, frozen_norms=0.4)
+    frozen: list[bool] = []
+    student = Brightness()
+    norm = student.body[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+
+    def loss(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
+        frozen.append(not norm.training)
+        assert student.body[3].training  # the dropout goes on drawing
+        return student.loss(images, labels, progress)
+
+    train(student, loss, training_set(photographs(), recipe=recipe), Run(10, recipe), request={}, title="")
+    assert frozen == [False] * 6 + [True] * 4
+    assert norm.num_batches_tracked == 6
 
 
 def test_without_held_out_images_the_last_state_counts() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from compress.errors import CompressError
 
+LEAST_CONTRAST = 0.1  # variance over the mean one, that an image's error is measured by at least
 LEAST_VARIANCE = 0.01  # of a channel, as a share of its map's mean: a nearly silent one is no infinite error
 
 
@@ -46,7 +47,8 @@ class ComponentTarget:
     """The first principal components of the teacher's map, as many as the student's map has channels.
 
     No other orthogonal projection onto K dimensions keeps more of the squared distances between patches, which is what
-    a memory bank compares. They are not whitened, for that would change the distances.
+    a memory bank compares. They are not whitened, for that would change the distances. Each image's error counts over
+    the image's own variance: else busy photographs would outweigh the bare surfaces that a detector looks at.
 
     Args:
         hints: the teacher's maps (N, C, H, W) that the components are measured on.
@@ -74,10 +76,16 @@ class ComponentTarget:
         values, vectors = values.flip(0)[:width].clamp_min(tiny), vectors.flip(1)[:, :width]
         self._weight = vectors.T.float()[:, :, None, None].contiguous()
         self._bias = -(mean @ vectors).float()
-        self._variance = float(values.mean())
+        self._floor = LEAST_CONTRAST * float(values.mean())
+        wanted = self.of(hints)
+        self._unit = float(self._relative(torch.zeros_like(wanted), wanted))
 
     def of(self, hint: Tensor) -> Tensor:
         return F.conv2d(hint, self._weight, self._bias)
 
     def error(self, own: Tensor, wanted: Tensor) -> Tensor:
-        return (own - wanted.float()).square().mean() / self._variance
+        return self._relative(own, wanted.float()) / self._unit
+
+    def _relative(self, own: Tensor, wanted: Tensor) -> Tensor:
+        variance = wanted.var((2, 3), correction=0).mean(1)  # of each image
+        return ((own - wanted).square().mean((1, 2, 3)) / (variance + self._floor)).mean()

@@ -171,6 +171,8 @@ class _Session:
         """One step of the optimizer; the loss before it."""
         torch.manual_seed(self._run.seed + step)  # for layers that draw, such as dropout
         self.student.train()
+        if step >= (1 - self._run.recipe.frozen_norms) * self._run.steps:
+            _freeze_norms(self.student)
         with self._precision():
             loss = self._loss(*self._moved(images, labels), step / self._run.steps)
         value = loss.item()
@@ -249,6 +251,12 @@ def _own_generators(device: torch.device) -> Iterator[None]:
     # flags() switches cuDNN off unless it is told not to.
     with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         yield
+
+
+def _freeze_norms(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
 
 
 def _copy(network: nn.Module) -> State:

@@ -24,6 +24,8 @@ class Recipe:
             0: no checks, and the last state counts instead of the best.
         check_every: steps between checks; a checkpoint is written at each.
         patience: checks in a row without a better held-out loss that end the training; at least 1.
+        frozen_norms: share of the steps, the last ones, in which batch norms normalise by their running statistics, as
+            they will when the network is used, and keep these as they are; in [0, 1].
     """
 
     optimizer: str = "muon"
@@ -35,6 +37,7 @@ class Recipe:
     holdout: float = 0.05
     check_every: int = 100
     patience: int = 10
+    frozen_norms: float = 0.0
 
     def __post_init__(self) -> None:
         limits = (
@@ -47,6 +50,7 @@ class Recipe:
             ("holdout", 0 <= self.holdout < 1, "in [0, 1)"),
             ("check_every", self.check_every >= 1, "at least 1"),
             ("patience", self.patience >= 1, "at least 1"),
+            ("frozen_norms", 0 <= self.frozen_norms <= 1, "in [0, 1]"),
         )
         for name, holds, limit in limits:
             if not holds:
