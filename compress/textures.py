@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import CompressError
+from compress.lazy_sequence import LazySequence
 
 FALLOFF = (0.2, 2.2)  # exponent of the amplitude over the frequency: nearly white noise to clouds
 STRETCH = 8.0  # how much longer than wide a grain is, at most
@@ -22,7 +21,7 @@ SINGLE_GRAIN, EDGED, FOLDED, GREY = 0.4, 0.25, 0.15, 0.5  # shares of the textur
 CONTRAST, LEVEL = (5.0, 60.0), (30.0, 225.0)  # standard deviation and mean, of 255
 
 
-class Textures(Sequence[Tensor]):
+class Textures(LazySequence[Tensor]):
     """Images of filtered noise, uint8 RGB (3, size, size): image `i` follows from seed and `i` alone, and is kept.
 
     Each has a power spectrum of its own, either falling with the frequency as in photographs (Field 1987) or a band,
@@ -48,15 +47,7 @@ class Textures(Sequence[Tensor]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        places = range(self._count)[index]
-        return self._at(places) if isinstance(places, int) else [self._at(place) for place in places]
-
-    def _at(self, place: int) -> Tensor:
+    def _item(self, place: int) -> Tensor:
         if place not in self._drawn:
             self._drawn[place] = texture(self._size, np.random.default_rng((self._seed, place)))
         return self._drawn[place]

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -23,6 +23,7 @@ from anomaly.images import list_images, read_image
 from anomaly.progress import Track, quiet
 from compress.errors import CompressError, some_of
 from compress.files import sha256_of_file
+from compress.lazy_sequence import LazySequence
 from pipelines.console import note
 from pipelines.places import cache_folder, find_dataset
 from prunecore_runtime.images import SUFFIXES
@@ -44,7 +45,7 @@ class _File(NamedTuple):
     source: int  # number of the folder that it came from
 
 
-class ImageSet(Sequence[Tensor]):
+class ImageSet(LazySequence[Tensor]):
     """Images in a fixed order: `images[i]` is uint8 RGB (3, H, W), the shorter side at most 256 pixels.
 
     Those within `MEMORY` lie decoded in memory, and are not to be changed; the others are decoded at each access.
@@ -66,13 +67,8 @@ class ImageSet(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        places = range(len(self))[index]
-        return self.find(places)[0] if isinstance(places, int) else [self.find(place)[0] for place in places]
+    def _item(self, place: int) -> Tensor:
+        return self.find(place)[0]
 
     def find(self, place: int) -> tuple[Tensor, int]:
         """The first readable image from `place` on, and the number of the folder it came from."""
@@ -89,7 +85,7 @@ class ImageSet(Sequence[Tensor]):
         return self._decoded[place], self._files[place].source
 
 
-class LabelledImages(Sequence[tuple[Tensor, int]]):
+class LabelledImages(LazySequence[tuple[Tensor, int]]):
     """Images as `ImageSet` has them, each with the number of its class; `classes` are their names, in order."""
 
     def __init__(self, images: ImageSet, classes: tuple[str, ...]) -> None:
@@ -100,13 +96,8 @@ class LabelledImages(Sequence[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[Tensor, int]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[Tensor, int] | list[tuple[Tensor, int]]:
-        places = range(len(self))[index]
-        return self.images.find(places) if isinstance(places, int) else [self.images.find(each) for each in places]
+    def _item(self, place: int) -> tuple[Tensor, int]:
+        return self.images.find(place)
 
 
 def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), track: Track = quiet) -> ImageSet:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from compress import Backbone, Recipe, create_backbone
 from compress.architectures import find_architecture
 from compress.errors import CompressError
 from compress.files import sha256_of_file
+from compress.lazy_sequence import LazySequence
 from compress.pretraining import RECIPE, pretrain
 from compress.textures import Textures
 from compress.training import Report, Run
@@ -95,7 +94,7 @@ def open_teacher(recipe: PretrainingRecipe) -> Backbone:
     return teacher
 
 
-class WithTextures(Sequence[Tensor]):
+class WithTextures(LazySequence[Tensor]):
     """Photographs and, after them, random textures."""
 
     def __init__(self, photographs: ImageSet, textures: Textures) -> None:
@@ -105,15 +104,7 @@ class WithTextures(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._photographs) + len(self._textures)
 
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        places = range(len(self))[index]
-        return self._at(places) if isinstance(places, int) else [self._at(place) for place in places]
-
-    def _at(self, place: int) -> Tensor:
+    def _item(self, place: int) -> Tensor:
         here = len(self._photographs)
         return self._photographs[place] if place < here else self._textures[place - here]
 
