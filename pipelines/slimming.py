@@ -181,7 +181,7 @@ class Slimming:
     @property
     def shares_phase(self) -> bool:
         """Whether one sparse phase serves this cut and those at other ratios."""
-        return self._sparse_phase and self.cuts == 1 and not find_method(self.method).ranks_first
+        return not self.one_shot and find_method(self.method).shares_phase(self.cuts)
 
     def used(self, images: Images) -> Images:
         """Those of `images` that have a use here, so that those others need are neither refused nor recorded."""

@@ -36,8 +36,7 @@ class Method:
         penalty: `penalty(groups, removals)` makes the term of the sparse phase from the groups in the network
             that is trained and, if the method `ranks_first`, the channels of each that are to go.
         ranks_first: the ranking from before the sparse phase decides, since that phase presses down the very channels
-            that are to go. Otherwise the penalty is told of no removals, one phase serves every ratio, and the
-            channels are ranked again after it.
+            that are to go. Otherwise the penalty is told of no removals, and the channels are ranked again after it.
     """
 
     score: Callable[[ChannelGroup, Evidence], Tensor]
@@ -47,6 +46,10 @@ class Method:
     reads: str = "weights"
     penalty: Callable[[Sequence[ChannelGroup], Sequence[Sequence[int]]], Penalty] | None = None
     ranks_first: bool = False
+
+    def shares_phase(self, cuts: int) -> bool:
+        """Whether the end of one sparse phase serves every ratio, when the ratio is spread over that many `cuts`."""
+        return self.penalty is not None and not self.ranks_first and cuts == 1
 
 
 METHODS: dict[str, Method] = {

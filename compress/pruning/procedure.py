@@ -63,7 +63,7 @@ def prune(
         recover: called on the backbone between two cuts, not after the last.
         seed, device, track, report: see `compress.training.Run`.
         checkpoint: of the sparse phase; with several cuts each has its own, numbered. A finished one serves every
-            ratio, unless the method `ranks_first`.
+            ratio where the method `shares_phase`.
 
     Raises:
         CompressError: what `check_request` refuses, a ratio that empties a layer, or a target that cannot be met.
@@ -99,14 +99,13 @@ def prune(
         trained += 1
         chosen = ranking.removals(now, full=full or None)  # refuses a ratio that empties a layer
         removals = [chosen[group.root] if criterion.ranks_first else [] for group in ranking.groups]
-        one_of_its_own = criterion.ranks_first or cuts > 1  # not a phase that serves every ratio
         place = checkpoint.with_name(f"{checkpoint.name}{trained}") if checkpoint and cuts > 1 else checkpoint
         sparse = train_sparse(
             network,
             ranking.groups,
             lambda groups: penalty(groups, removals),
             images,
-            name=f"{ranking.method} {f'{now} ' if one_of_its_own else ''}{ranking.rule}",
+            name=f"{ranking.method} {'' if criterion.shares_phase(cuts) else f'{now} '}{ranking.rule}",
             steps=sparse_steps,
             labelled=labelled,
             seed=seed,
