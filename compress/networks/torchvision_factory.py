@@ -91,12 +91,12 @@ def classifier(network: nn.Module) -> nn.Module:
 
 
 def cached_weights(model: str) -> Path | None:
-    file = _cache() / _url(model).rsplit("/", 1)[-1]
+    file = _cache_file(model)
     return file if file.is_file() else None
 
 
 def open_download(model: str) -> Download:
-    file = _cache() / _url(model).rsplit("/", 1)[-1]
+    file = _cache_file(model)
 
     def fetch() -> dict[str, Tensor]:
         reaching.save(_url(model), file)
@@ -107,8 +107,8 @@ def open_download(model: str) -> Download:
     return reaching.open_download(_url(model), file.parent, fetch)
 
 
-def _cache() -> Path:
-    return Path(torch.hub.get_dir(), "checkpoints")
+def _cache_file(model: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", _url(model).rsplit("/", 1)[-1])
 
 
 def _chain(network: nn.Module) -> tuple[str, ...]:
