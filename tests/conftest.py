@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two generated surfaces with few images, in the MVTec layout."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     return generate(folder, seed=3, surfaces=["woven_fabric", "printed_grid"], train=6, good=3, per_defect=1)
+
+
+@pytest.fixture
+def runs(swept: Path, tmp_path: Path) -> Path:
+    """A copy, to sweep into again, of the folder that a test file's own fixture `swept` is."""
+    return Path(shutil.copytree(swept, tmp_path / "runs"))
 
 
 @pytest.fixture(scope="session")

@@ -50,11 +50,6 @@ def swept(plan: SweepPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def runs(swept: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(swept, tmp_path / "runs"))
-
-
 def states(folder: Path) -> dict[str, str]:
     return {run.name: run.state for run in folder_status(folder).runs}
 

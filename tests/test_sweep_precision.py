@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,6 @@ def swept(plan: SweepPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     assert sweep(plan, folder, command="compress sweep") == SweepOutcome(run=2, kept=0, failed=0)
     return folder
-
-
-@pytest.fixture
-def runs(swept: Path, tmp_path: Path) -> Path:
-    """A copy to sweep into again."""
-    return Path(shutil.copytree(swept, tmp_path / "runs"))
 
 
 def row(folder: Path, name: str) -> dict[str, Any]:
