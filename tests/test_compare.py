@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reports import ORIGIN, example_images, half, run
+from report_rows import ORIGIN, example_images, half, run
 from typer.testing import CliRunner
 
 import compress

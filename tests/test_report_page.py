@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, browser
-from test_reports import HALF, ORIGIN, example_images
+from report_rows import HALF, ORIGIN, example_images
 
 from reports import Run, Scores, render
 
