@@ -89,7 +89,6 @@ def validation_drop(
     return MaxDrop("drop of validation image AUROC", drop, lambda candidate: float_score - score(candidate))
 
 
-@torch.inference_mode()
 class Latency(NamedTuple):
     """Milliseconds of one image, medians.
 
@@ -102,6 +101,7 @@ class Latency(NamedTuple):
     woken: float
 
 
+@torch.inference_mode()
 def alternating_latency(backbones: Sequence[Backbone | OnnxBackbone], *, rounds: int = ROUNDS) -> list[Latency]:
     """How long each backbone takes for one image, measured in turns, so that a slow second slows all.
 

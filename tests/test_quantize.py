@@ -27,7 +27,7 @@ from compress.quantization.affine import Range
 from compress.quantization.layers import matching_layers, nodes_of, roundable_layers
 from compress.quantization.qdq import rounded
 from compress.quantization.ranking import map_error, maps_of, rank_layers
-from pipelines import validation
+from pipelines import quantizing, validation
 from pipelines.cli import app
 
 LAYERS = [
@@ -344,6 +344,22 @@ def test_the_largest_drop_of_validation_auroc_leaves_the_layer_that_hurts_in_flo
     assert dropped > 0.02 >= kept
     assert record["limit"] == {"title": "drop of validation image AUROC", "limit": 0.02}
     assert f"0 layers in float: drop of validation image AUROC {dropped:.4f} (allowed 0.02)" in result.output
+
+
+def test_latency_is_measured_without_gradients(monkeypatch: pytest.MonkeyPatch, backbone: compress.Backbone) -> None:
+    modes = []
+
+    class Watched:
+        spec = backbone.spec
+
+        def __call__(self, image: Tensor) -> None:
+            modes.append(torch.is_inference_mode_enabled())
+
+    monkeypatch.setattr(quantizing, "PAUSE", 0)
+    (latency,) = quantizing.alternating_latency([Watched()], rounds=2)  # type: ignore[list-item]
+    assert min(latency) > 0
+    assert len(modes) == 3 * (quantizing.UNTIMED + quantizing.TIMED)
+    assert all(modes)  # what gradients would need is not kept: it takes PyTorch a quarter longer
 
 
 @pytest.mark.parametrize(
