@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from compress.architectures import find_architecture
-from compress.backbone import Backbone, BackboneSpec, Pruning, assemble
+from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble
 from compress.errors import CompressError
 from compress.files import atomic_path, require_file
 from compress.weights import WeightsOrigin
@@ -191,7 +191,7 @@ def _parse_pruning(given: dict[str, Any]) -> Pruning:
 
 
 def _require_widths(spec: BackboneSpec, state: Mapping[str, Tensor]) -> None:
-    for layer, kept in (spec.pruning.kept if spec.pruning else {}).items():
+    for layer, kept in (spec.pruning or UNPRUNED).kept.items():
         width = state[f"{layer}.weight"].shape[0]
         _require(len(kept) == width, f"{layer} holds {width} channels, but not so many are kept")
 

@@ -45,6 +45,9 @@ class Pruning:
     recover_steps: int = 0
 
 
+UNPRUNED = Pruning("none", 0.0, "none", 0, "none", kept={}, tail_shapes={})  # how a dense one was slimmed
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """Everything about a backbone but its tensors. `pruning` is None for a dense one."""
@@ -191,7 +194,7 @@ def whole_network(backbone: Backbone) -> nn.Module:
     spec = backbone.spec
     network = _build(find_architecture(spec.arch), seed=0)
     trunk_state = backbone.trunk.state_dict()
-    tail = spec.pruning.tail_shapes if spec.pruning else {}
+    tail = (spec.pruning or UNPRUNED).tail_shapes
     resize(network, {**tail, **shapes_of(backbone.trunk)})
     network.load_state_dict({**network.state_dict(), **trunk_state})
     return network.eval()

@@ -19,6 +19,7 @@ from anomaly import AnomalyError
 from anomaly.export import BankPrecision, detector_graph
 from anomaly.synthetic_defects import paint_defects
 from compress.artifact import versions
+from compress.backbone import UNPRUNED
 from compress.errors import CompressError
 from compress.export import OnnxBackbone, to_graph
 from compress.files import atomic_write, require_writable
@@ -97,7 +98,7 @@ def _content(model: onnx.ModelProto, metadata: Mapping[str, object]) -> bytes:
 
 
 def _metadata(detector: FittedDetector, precision: BankPrecision) -> dict[str, object]:
-    backbone, pruning = detector.backbone, detector.backbone.spec.pruning
+    backbone, pruning = detector.backbone, detector.backbone.spec.pruning or UNPRUNED
     return {
         **detector.description.as_json(),
         "format": FORMAT,
@@ -107,9 +108,9 @@ def _metadata(detector: FittedDetector, precision: BankPrecision) -> dict[str, o
             "arch": backbone.spec.arch,
             "taps": list(backbone.spec.taps),
             "precision": precision_of(backbone),
-            "method": pruning.method if pruning else "none",
-            "ratio": pruning.ratio if pruning else 0.0,
-            "recover": pruning.recover if pruning else "none",
+            "method": pruning.method,
+            "ratio": pruning.ratio,
+            "recover": pruning.recover,
         },
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from compress.backbone import Backbone
+from compress.backbone import UNPRUNED, Backbone
 from compress.errors import CompressError
 from compress.progress import Track, quiet
 from compress.pruning.ranking import Ranking
@@ -40,7 +40,7 @@ def prune_in_steps(
     check_ratio(ratio)
     if steps < 1:
         raise CompressError(f"{steps} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
-    before = backbone.spec.pruning.ratio if backbone.spec.pruning else 0.0
+    before = (backbone.spec.pruning or UNPRUNED).ratio
     slim, full = backbone, dict[str, int]()
     for step in track(range(1, steps + 1), "cutting in steps", steps):
         share = 1 - (1 - ratio) ** (step / steps) if step < steps else ratio

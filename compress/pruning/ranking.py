@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.architectures import find_architecture
-from compress.backbone import Backbone, Pruning, assemble, whole_network
+from compress.backbone import UNPRUNED, Backbone, Pruning, assemble, whole_network
 from compress.blank import BlankWeights
 from compress.errors import CompressError, unknown
 from compress.graph import ChannelGraph, ChannelGroup, check_cut
@@ -79,7 +79,7 @@ class Ranking:
         Raises:
             CompressError: a ratio outside [0, 1) or one that empties a layer.
         """
-        before = _record(self.backbone)
+        before = self.backbone.spec.pruning or UNPRUNED
         recorded = replace(
             before,
             method=_joined(self.backbone, self.method),
@@ -181,7 +181,7 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
         state = graph.network.state_dict()
         if any(0 in tensor.shape for tensor in state.values()):
             raise ValueError("a layer would lose all of its channels")
-    before = _record(backbone)
+    before = backbone.spec.pruning or UNPRUNED
     weights = backbone.trunk.state_dict()
     inside = {name: channels for name, channels in outputs.items() if f"{name}.weight" in weights}
     trained = {name for name in inside if isinstance(backbone.trunk.get_submodule(name), nn.Conv2d | nn.Linear)}
@@ -224,13 +224,8 @@ def _refusing_misfits(backbone: Backbone) -> Iterator[None]:
         ) from error
 
 
-def _record(backbone: Backbone) -> Pruning:
-    """How `backbone` was slimmed so far."""
-    return backbone.spec.pruning or Pruning("none", 0.0, "none", 0, "none", kept={}, tail_shapes={})
-
-
 def _joined(backbone: Backbone, method: str) -> str:
-    before = _record(backbone).method
+    before = (backbone.spec.pruning or UNPRUNED).method
     if before == "none":
         return method
     return before if before.split("+")[-1] == method else f"{before}+{method}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.augment import centre_view
-from compress.backbone import Backbone, Pruning
+from compress.backbone import UNPRUNED, Backbone, Pruning
 from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError
 from compress.image_kinds import require_image, require_sequence
@@ -126,8 +126,8 @@ def _maps(backbone: Backbone, images: Tensor) -> list[Tensor]:
 
 def _kept(before: Backbone, after: Backbone) -> list[list[int]]:
     """Per tap, the channels of the map of `before` that `after` still has."""
-    parents = before.spec.pruning.stage_channels if before.spec.pruning else {}
-    stayed = after.spec.pruning.stage_channels if after.spec.pruning else {}
+    parents = (before.spec.pruning or UNPRUNED).stage_channels
+    stayed = (after.spec.pruning or UNPRUNED).stage_channels
     kept = []
     for tap, width in zip(before.spec.taps, before.feature_info.channels(), strict=True):
         place = {parent: index for index, parent in enumerate(parents.get(tap, range(width)))}
