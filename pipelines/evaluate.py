@@ -29,6 +29,7 @@ from anomaly.scoring import LARGEST, Scoring
 from anomaly.timing import StageTimes, Timing, time_stages
 from compress import Backbone, OnnxBackbone
 from compress.artifact import versions
+from compress.backbone import UNPRUNED
 from pipelines import machine
 from pipelines.console import note
 from pipelines.evidence import Evidence
@@ -163,13 +164,13 @@ def evaluate(
     if settings.timing:
         machine.restart_peak()
     times = time_stages(detector, first) if settings.timing else None
-    pruning = backbone.spec.pruning
+    pruning = backbone.spec.pruning or UNPRUNED
     row = Row(
         arch=backbone.spec.arch,
-        method=pruning.method if pruning else "none",
-        ratio=pruning.ratio if pruning else 0.0,
-        scope=pruning.scope if pruning else "none",
-        recover=pruning.recover if pruning else "none",
+        method=pruning.method,
+        ratio=pruning.ratio,
+        scope=pruning.scope,
+        recover=pruning.recover,
         precision=precision_of(backbone),
         dataset=category.dataset,
         category=category.name,
@@ -187,14 +188,16 @@ def evaluate(
         data_fingerprint=data_fingerprint or fingerprint(category),
         weights_source=backbone.spec.weights.source,
         weights_fingerprint=backbone.spec.weights.sha256,
-        sparse_steps=pruning.sparse_steps if pruning else None,
-        recover_steps=pruning.recover_steps if pruning else 0,
+        sparse_steps=pruning.sparse_steps,
+        recover_steps=pruning.recover_steps,
         dimension=detector.bank.dimension,
         index=detector.bank.index,
         predict_rss_bytes=machine.peak_rss() - held if times else None,
     )
     names = _names(category.test)
-    evidence = Evidence(_examples(category, names, masks, scores, maps), _scores(names, labels, scores, maps, curve))
+    evidence = Evidence(
+        _examples(category, names, labels, masks, scores, maps), _scores(names, labels, scores, maps, curve)
+    )
     return row, evidence
 
 
@@ -233,11 +236,11 @@ def _scores(
 def _examples(
     category: Category,
     names: list[str],
+    labels: NDArray[np.bool_],
     masks: NDArray[np.bool_] | None,
     scores: NDArray[np.float32],
     maps: NDArray[np.float32],
 ) -> Examples:
-    labels = np.array([sample.is_defective for sample in category.test])
     # Of each kind one, and those that tell most about this detector.
     chosen = list(dict.fromkeys([*_of_each_kind(category.test), *cases(labels, scores).values()]))
     samples = [category.test[index] for index in chosen]
