@@ -13,7 +13,8 @@ from reports.render import FORMATS, USUAL, check_formats, render
 from reports.runs import Examples, Run
 from reports.scores import Scores, small_maps
 from reports.summary import Summary, summarize
-from reports.terminal import TextTable, terminal_columns, terminal_table
+from reports.terminal import terminal_columns, terminal_table
+from reports.text_table import TextTable
 from reports.words import summary_text
 
 __all__ = [

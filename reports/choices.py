@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from reports.columns import Column, column, metric, milliseconds, size
 from reports.errors import ReportError
 from reports.figure_style import INK, PALETTE, QUIET, calm, cost_axis, new_figure, plain, png, svg
-from reports.markdown import escape, text_table
+from reports.markdown import escape, markdown_table
 from reports.runs import NA, number
-from reports.terminal import TextTable
+from reports.text_table import TextTable
 
 INDEX_COLUMNS = (
     Column("recall", "recall@1", metric, "higher", "Share of patches whose nearest neighbour is the exact one."),
@@ -61,8 +61,7 @@ def choices_table(choices: Sequence[Choice], columns: Sequence[Column], *, head:
 
 def choices_markdown(choices: Sequence[Choice], columns: Sequence[Column], *, head: str, title: str, notes: str) -> str:
     """The table, what its columns mean, and how it was made."""
-    table = choices_table(choices, columns, head=head)
-    lines = [f"# {escape(title)}", "", *text_table(table.headers, table.rows, table.numeric)]
+    lines = [f"# {escape(title)}", "", *markdown_table(choices_table(choices, columns, head=head))]
     lines += ["", *(f"- {escape(each.title)}: {each.help}" for each in columns), "", escape(notes), ""]
     return "\n".join(lines)
 

@@ -10,13 +10,13 @@ from reports.cautions import cautions
 from reports.columns import COLUMNS, Column, Difference, Factor, column
 from reports.errors import ReportError
 from reports.groups import Change, Group, change_between
-from reports.markdown import escape, fenced, text_table
+from reports.markdown import escape, fenced, markdown_table
 from reports.noise import image_difference
 from reports.runs import NA, Run, text
 from reports.significance import RESAMPLES, AurocDifference
 from reports.summary import Summary, summarize
 from reports.table import difference_text, factor_text
-from reports.terminal import TextTable
+from reports.text_table import TextTable
 
 _AUROC = "image_auroc"
 
@@ -151,10 +151,9 @@ def comparison_table(comparison: Comparison) -> TextTable:
 
 def comparison_markdown(comparison: Comparison, command: str) -> str:
     """The verdict, the cautions, the table, and the command that makes it again."""
-    table = comparison_table(comparison)
     lines = [f"# {escape(' and '.join(comparison.names))}", "", escape(comparison.verdict), ""]
     lines += [f"> {escape(told)}\n" for told in comparison.cautions]
-    lines += [*text_table(table.headers, table.rows, table.numeric), "", "Made by:", "", *fenced(command)]
+    lines += [*markdown_table(comparison_table(comparison)), "", "Made by:", "", *fenced(command)]
     return "\n".join(lines)
 
 

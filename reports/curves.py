@@ -28,16 +28,13 @@ class CurveKind:
 
 _ALL = np.linspace(0, 1, 81)
 _DENSE_AT_0 = _ALL**2  # where false alarms are few the curves of good detectors differ
+_TO_LIMIT = _DENSE_AT_0 * FPR_LIMIT
 _ALARMS, _RECALL = "false alarms: share of good {}", "found: share of defective {}"
 KINDS = (
     CurveKind("roc", "ROC, images", _ALARMS.format("images"), _RECALL.format("images"), _DENSE_AT_0, True),
     CurveKind("pr", "Precision and recall, images", _RECALL.format("images"), "precision", _ALL, False),
     CurveKind("pixel_roc", "ROC, pixels", _ALARMS.format("pixels"), _RECALL.format("pixels"), _DENSE_AT_0, True),
-    CurveKind(
-        *("pro", "PRO, pixels", _ALARMS.format("pixels"), "overlap: mean share of a defect"),
-        _DENSE_AT_0 * FPR_LIMIT,
-        False,
-    ),
+    CurveKind("pro", "PRO, pixels", _ALARMS.format("pixels"), "overlap: mean share of a defect", _TO_LIMIT, False),
 )
 
 

@@ -9,17 +9,17 @@ from reports.cautions import cautions
 from reports.columns import column
 from reports.figures import METRICS, Picture
 from reports.provenance import Provenance
-from reports.runs import one_line
+from reports.runs import one_line, plural
 from reports.summary import Summary
 from reports.table import (
     TIE,
-    Table,
     category_table,
     means_table,
     same_everywhere,
     summary_table,
     tells_ties,
 )
+from reports.text_table import TextTable
 from reports.words import findings
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$&@])")
@@ -38,7 +38,7 @@ def report_markdown(
     for finding in findings(summary):
         lines += [f"**{escape(finding.title)}**", "", *(f"- {escape(told)}" for told in finding.sentences), ""]
     lines += [f"> {escape(told)}\n" for told in cautions(summary)]
-    lines += ["## Results", "", _same(summary), "", *_table(summary_table(summary)), ""]
+    lines += ["## Results", "", _same(summary), "", *markdown_table(summary_table(summary).text), ""]
     lines += [
         "In brackets: the difference to, or the factor against, the origin of the same arch and dataset, over the"
     ]
@@ -46,13 +46,14 @@ def report_markdown(
     lines += [*([TIE] if tells_ties(summary) else []), "", "## Results per category", ""]
     for name in METRICS:
         if table := means_table(summary, column(name)):
-            lines += [f"### {escape(column(name).title)} per category", "", *_table(table), ""]
-    lines += [*_table(category_table(summary)), ""]
+            lines += [f"### {escape(column(name).title)} per category", "", *markdown_table(table.text), ""]
+    lines += [*markdown_table(category_table(summary).text), ""]
     if pictures and suffix:
         lines += ["## Figures", ""]
         lines += [f"![{escape(picture.description)}](figures/{picture.name}.{suffix})\n" for picture in pictures]
     if failures:
-        lines += ["## Left out", "", f"{len(failures)} runs or files are not in the tables above.", ""]
+        told = plural(len(failures), "run or file is", "runs or files are")
+        lines += ["## Left out", "", f"{told} not in the tables above.", ""]
         lines += [f"- **{escape(name)}**: {escape(reason)}" for name, reason in failures]
         lines += [""]
     lines += ["## Made with", "", *(f"- {escape(name)}: {escape(value)}" for name, value in facts.facts), ""]
@@ -77,18 +78,10 @@ def _same(summary: Summary) -> str:
     return f"The same for every run: {', '.join(pairs)}." if pairs else ""
 
 
-def _table(table: Table) -> list[str]:
-    return text_table(
-        [head.title for head in table.heads],
-        [[cell.line for cell in row] for row in table.rows],
-        [head.numeric for head in table.heads],
-    )
-
-
-def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[str]:
-    """The lines of a table; `numeric` columns are set flush right."""
-    rule = ["---:" if right else "---" for right in numeric]
-    return [_row(map(escape, headers)), _row(rule), *(_row(map(escape, row)) for row in rows)]
+def markdown_table(table: TextTable) -> list[str]:
+    """The lines of a table."""
+    rule = ["---:" if right else "---" for right in table.numeric]
+    return [_row(map(escape, table.headers)), _row(rule), *(_row(map(escape, row)) for row in table.rows)]
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from reports.curves import KINDS, CurveKind, category_curves, mean_curves
 from reports.figure_style import PALETTE, Series, Style, plain, series_of, styles
 from reports.figures import COSTS, METRICS
 from reports.groups import Group
-from reports.runs import NA, number
+from reports.runs import sane
 from reports.scores import Floats
 from reports.summary import Summary
 from reports.table import value_cell
@@ -105,7 +105,7 @@ def _curves(summary: Summary) -> dict[Group, dict[str, dict[str, list[float]]]]:
 
 
 def _rounded(value: float) -> float | None:
-    return number({NA: float(f"{value:.6g}")}, NA)
+    return sane(float(f"{value:.6g}"))
 
 
 def _list(values: Floats) -> list[float]:

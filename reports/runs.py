@@ -59,8 +59,8 @@ class Examples:
             raise ReportError(f"heat maps of shape {self.maps.shape} for images {shape}: resize them to the images")
         if self.masks is not None and self.masks.shape != shape:
             raise ReportError(f"masks of shape {self.masks.shape} for images {shape}: resize them, or give None")
-        if len(self.kinds) != count or len(self.scores) != count:
-            raise ReportError(f"{len(self.kinds)} kinds and {len(self.scores)} scores for {count} images: give {count}")
+        if len(self.kinds) != count:
+            raise ReportError(f"{len(self.kinds)} kinds for {count} images: give {count}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +73,27 @@ class Run:
 
 
 def number(row: Mapping[str, Any], name: str) -> float | None:
-    """The field as a number; None where it is missing, no number, not finite, or of a size that no quantity here has.
+    """The field as a number; None where it is missing or no `sane` one.
 
     >>> number({"aupro": 0.5}, "aupro"), number({"aupro": float("nan")}, "aupro"), number({}, "aupro")
     (0.5, None, None)
     """
-    value = row.get(name)
+    return sane(row.get(name))
+
+
+def sane(value: object) -> float | None:
+    """`value` as a number; None where it is none, not finite, or of a size that no quantity here has.
+
+    >>> sane(1), sane(True), sane("1"), sane(1e300)
+    (1.0, None, None, None)
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
         result = float(value)
     except OverflowError:
         return None
-    sane = result == 0 or _TINIEST <= abs(result) <= _HUGEST
-    return result if sane else None
+    return result if result == 0 or _TINIEST <= abs(result) <= _HUGEST else None
 
 
 def text(row: Mapping[str, Any], name: str) -> str:

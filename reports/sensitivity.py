@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from reports.columns import count
 from reports.errors import ReportError
 from reports.figure_style import AXIS, HAIRLINE, INK, PALETTE, QUIET, calm, new_figure, plain, png, svg
-from reports.terminal import TextTable
+from reports.text_table import TextTable
 
 _NAMED = 3  # of the most and of the least sensitive groups have a colour and a label
 _FLOOR = 1e-3  # errors below it, zero among them, are drawn at it

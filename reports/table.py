@@ -1,4 +1,4 @@
-"""The two tables of a report as plain data, which Markdown, HTML and the terminal each draw in their own way."""
+"""The tables of a report as plain data, which Markdown, HTML and the terminal each draw in their own way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from reports.columns import COLUMNS, KEYS, Better, Column, Difference, Factor, W
 from reports.groups import Change, Group
 from reports.runs import NA, plural
 from reports.summary import Summary
+from reports.text_table import TextTable
 
 ONE, NO_CHANGE = "1 category", "0.000"
 TIE = (
@@ -49,6 +50,15 @@ class Table:
     heads: tuple[Head, ...]
     rows: tuple[tuple[Cell, ...], ...]
     origins: tuple[bool, ...]  # per row: is it the one the others are compared with
+
+    @property
+    def text(self) -> TextTable:
+        """Each cell in one line."""
+        return TextTable(
+            [head.title for head in self.heads],
+            [[cell.line for cell in row] for row in self.rows],
+            [head.numeric for head in self.heads],
+        )
 
 
 def summary_table(summary: Summary, *, brief: bool = False) -> Table:
@@ -109,6 +119,26 @@ def means_table(summary: Summary, column: Column) -> Table | None:
     return Table((*_setting_heads(summary), *heads, mean), tuple(rows), tuple(summary.is_origin(g) for g in groups))
 
 
+def value_cell(summary: Summary, group: Group, column: Column) -> Cell:
+    """The mean of a setting, and how it stands to its origin."""
+    mean = group.mean(column.name)
+    if mean is None:
+        return Cell(NA, None)
+    notes: list[tuple[Tone, str]] = []
+    change = summary.change(group, column)
+    told = _told(change, column) if change else None
+    if change and told:
+        tied = isinstance(column.compare, Difference) and told != NO_CHANGE and summary.tie(group, column.name)
+        notes.append(("even", f"{told}, a tie") if tied else (_tone(change, column, told), told))
+        if change.categories < len(group.categories):
+            notes.append(("even", f"compared on {change.categories}"))
+    if mean.spread is not None and isinstance(column.compare, Difference):
+        notes.append(("even", f"±{column.format(mean.spread)}"))
+    if mean.categories < len(group.categories):
+        notes.append(("even", f"{mean.categories} of {len(group.categories)} categories"))
+    return Cell(column.format(mean.value), mean.value, tuple(notes))
+
+
 def same_everywhere(summary: Summary) -> list[tuple[str, str]]:
     """The (key, value) pairs left out of the tables because no run differs in them."""
     pruned = [g for g in summary.groups if not g.setting.dense] or list(summary.groups)
@@ -163,25 +193,6 @@ def _basis_cell(group: Group) -> Cell:
     categories, seeds = len(group.categories), len(group.seeds)
     parts = [plural(categories, "category", "categories"), plural(seeds, "seed", "seeds")]
     return Cell(" x ".join(parts) if seeds > 1 else parts[0], float(categories * seeds))
-
-
-def value_cell(summary: Summary, group: Group, column: Column) -> Cell:
-    mean = group.mean(column.name)
-    if mean is None:
-        return Cell(NA, None)
-    notes: list[tuple[Tone, str]] = []
-    change = summary.change(group, column)
-    told = _told(change, column) if change else None
-    if change and told:
-        tied = isinstance(column.compare, Difference) and told != NO_CHANGE and summary.tie(group, column.name)
-        notes.append(("even", f"{told}, a tie") if tied else (_tone(change, column, told), told))
-        if change.categories < len(group.categories):
-            notes.append(("even", f"compared on {change.categories}"))
-    if mean.spread is not None and isinstance(column.compare, Difference):
-        notes.append(("even", f"±{column.format(mean.spread)}"))
-    if mean.categories < len(group.categories):
-        notes.append(("even", f"{mean.categories} of {len(group.categories)} categories"))
-    return Cell(column.format(mean.value), mean.value, tuple(notes))
 
 
 def _told(change: Change, column: Column) -> str | None:

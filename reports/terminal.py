@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from reports.columns import COLUMNS, STAGES, milliseconds
@@ -11,25 +10,12 @@ from reports.errors import ReportError
 from reports.runs import NA, Run, number, text
 from reports.summary import Summary
 from reports.table import summary_table
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """Headers and rows of equal length; `numeric` columns are set flush right."""
-
-    headers: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
+from reports.text_table import TextTable
 
 
 def terminal_table(summary: Summary, *, brief: bool = True) -> TextTable:
     """The summary table, a row per setting; `brief` leaves out what a narrow terminal has no room for."""
-    table = summary_table(summary, brief=brief)
-    return TextTable(
-        [head.title for head in table.heads],
-        [[cell.line for cell in row] for row in table.rows],
-        [head.numeric for head in table.heads],
-    )
+    return summary_table(summary, brief=brief).text
 
 
 def terminal_columns(runs: Sequence[Run]) -> TextTable:
