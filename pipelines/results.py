@@ -14,7 +14,7 @@ from compress.files import atomic_write, require_file
 from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
 from reports import Run
 
-FAILED = ".failed.json"
+_FAILURE = ".failed.json"
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,18 @@ def write_result(folder: Path, name: str, row: Row, evidence: Evidence, key: str
     file = folder / f"{name}.json"
     _write_beside(file, [evidence])
     atomic_write(file, json.dumps({**dataclasses.asdict(row), "key": key}, indent=1) + "\n")
-    (folder / f"{name}{FAILED}").unlink(missing_ok=True)
+    failure_file(folder, name).unlink(missing_ok=True)
+
+
+def failure_file(folder: Path, name: str) -> Path:
+    """Where `write_failure` writes."""
+    return folder / f"{name}{_FAILURE}"
 
 
 def write_failure(folder: Path, name: str, reason: str, key: str, trace: str = "") -> None:
     """Record why the run that was to be made from what `key` is the hash of failed, and the `trace` of a bug."""
     failure = {"failed": reason, "key": key} | ({"trace": trace.splitlines()} if trace else {})
-    atomic_write(folder / f"{name}{FAILED}", json.dumps(failure, indent=1) + "\n")
+    atomic_write(failure_file(folder, name), json.dumps(failure, indent=1) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[tuple[Row, Evidence]]) -> None:
@@ -125,14 +130,10 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
 def failure_of(folder: Path, name: str, key: str) -> str | None:
     """Why the run of this name failed with these inputs; None where no such failure is recorded."""
     try:
-        loaded = _read_json(folder / f"{name}{FAILED}")
+        loaded = _read_json(failure_file(folder, name))
     except (CompressError, OSError, ValueError, RecursionError):
         return None
     return _reason(loaded) if isinstance(loaded, dict) and loaded.get("key") == key else None
-
-
-def _reason(loaded: Any) -> str:
-    return str(loaded.get("failed", "no reason recorded")) if isinstance(loaded, dict) else "no reason recorded"
 
 
 def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
@@ -141,8 +142,8 @@ def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
         loaded = _read_json(file)
     except (CompressError, OSError, ValueError, RecursionError) as error:
         return [], [(file.name, f"left out: not readable as JSON ({error})")]
-    if file.name.endswith(FAILED):
-        return [], [(file.name.removesuffix(FAILED), _reason(loaded))]
+    if file.name.endswith(_FAILURE):
+        return [], [(file.name.removesuffix(_FAILURE), _reason(loaded))]
     rows: list[Any] = loaded if isinstance(loaded, list) else [loaded]
     runs: list[Run] = []
     failures: list[tuple[str, str]] = []
@@ -155,6 +156,10 @@ def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
         else:
             failures.append((file.name, "left out: not a row of results"))
     return runs, failures
+
+
+def _reason(loaded: Any) -> str:
+    return str(loaded.get("failed", "no reason recorded")) if isinstance(loaded, dict) else "no reason recorded"
 
 
 def _read_json(file: Path) -> Any:

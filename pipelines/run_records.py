@@ -27,13 +27,16 @@ from pipelines.backbone_store import Made
 from pipelines.locks import is_held, trying
 from pipelines.sweep_runs import SweepRun
 
-RUNNING, DONE, FAILED = "running", "done", "failed"
+RUNNING = "running"
 _SWEEP = "sweep-"
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run as it was begun or ended: `started` in UTC, the seconds of its backbones and of the detector apart."""
+    """A run as it was begun or ended: `started` in UTC, the seconds of its backbones and of the detector apart.
+
+    `state` is RUNNING, or DONE or FAILED as engines have it (`pipelines.engines.interface`).
+    """
 
     state: str
     key: str

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import CompressError
+from pipelines.engines.interface import FAILED
 from pipelines.results import failure_of, is_finished
-from pipelines.run_records import FAILED, RUNNING, Record, is_running, read_announced, read_records, sweeps_going_on
+from pipelines.run_records import RUNNING, Record, is_running, read_announced, read_records, sweeps_going_on
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 

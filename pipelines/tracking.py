@@ -11,7 +11,7 @@ from typing import Any
 
 from compress.errors import CompressError
 from pipelines.console import note
-from pipelines.results import FAILED
+from pipelines.results import failure_file
 
 EXPERIMENT = "prunecore"
 _KEY = "prunecore.key"  # the tag that says what a run was made from
@@ -56,7 +56,7 @@ class Tracker:
 
     def failed(self, folder: Path, name: str) -> None:
         """Tell of a run that failed."""
-        self._safely(self._tell_failure, folder, folder / f"{name}{FAILED}", name)
+        self._safely(self._tell_failure, folder, failure_file(folder, name), name)
 
     def _safely(self, tell: Callable[[Path, str], None], folder: Path, file: Path, name: str) -> None:
         if not self._works:
