@@ -86,8 +86,8 @@ class _Form(Generic[B]):
 
 
 _FLOAT = _Form(".safetensors", load_backbone, save)
-_PHASE = ".phase.state"  # ends the names of states of sparse phases that several cuts share
 _INT8 = _Form(".onnx", load_onnx, save_onnx)
+_PHASE = ".phase.state"  # ends the names of states of sparse phases that several cuts share
 
 
 class BackboneStore:

@@ -20,6 +20,7 @@ from pipelines.image_sets import ImageSet, LabelledImages
 from pipelines.models import parent_of
 
 NO_RECOVERY = "none"
+REINIT = "reinit+"  # before the name of a recovery that starts from fresh weights
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Slimming:
     @property
     def _after(self) -> list[str]:
         """The word for what follows the cut, if anything does."""
-        return [f"{'reinit+' if self.reinit else ''}{self.recovering.name}"] if self.recovering else []
+        return [f"{REINIT if self.reinit else ''}{self.recovering.name}"] if self.recovering else []
 
     def asked(self, seed: int) -> dict[str, Any]:
         """All that the result depends on besides the backbone and the images, as JSON values."""

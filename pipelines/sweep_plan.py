@@ -16,10 +16,9 @@ from compress.quantization import check_backend
 from pipelines.byte_counts import byte_count
 from pipelines.evaluate import DetectorSettings
 from pipelines.quantizing import Quantizing
-from pipelines.slimming import NO_RECOVERY, Images, Recovering, Slimming
+from pipelines.slimming import NO_RECOVERY, REINIT, Images, Recovering, Slimming
 from pipelines.toml_fields import read_fields
 
-REINIT = "reinit+"  # before the name of a recovery
 INT8 = "int8"
 
 

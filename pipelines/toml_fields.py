@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from compress.errors import CompressError, unknown
@@ -43,7 +44,8 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
 
 
 def _value(hint: Any, value: Any, told: str) -> Any:
-    hint = next((each for each in get_args(hint) if each is not type(None)), hint) if _optional(hint) else hint
+    if NoneType in get_args(hint):  # in TOML a key that is None is left out
+        hint = next(each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is not tuple:
         if not _fits(hint, value):
             raise CompressError(f"{told}: {hint.__name__} is needed")
@@ -52,10 +54,6 @@ def _value(hint: Any, value: Any, told: str) -> Any:
     if not all(_fits(kind, item) for item in items):
         raise CompressError(f"{told}: a list of {kind.__name__} is needed")
     return tuple(kind(item) for item in items)
-
-
-def _optional(hint: Any) -> bool:
-    return type(None) in get_args(hint)
 
 
 def _fits(kind: type, value: Any) -> bool:

@@ -60,7 +60,8 @@ class HintDistance:
         if not same:
             last = {reduction(side, found.shape[-1]): place for place, found in enumerate(maps)}
             strides = [stride for stride in last if stride >= LEAST_STRIDE]
-            self._ends, self._stages = tuple(map(last.__getitem__, strides)), _stages_at(self._teacher, strides)
+            self._ends = tuple(last[stride] for stride in strides)
+            self._stages = _stages_at(self._teacher, strides)
         seen = [torch.cat(hints) for hints in zip(*(self._hints(batch.to(device)) for batch in batches), strict=True)]
         self._targets: list[Target] = [
             ChannelTarget(hints) if same else ComponentTarget(hints, maps[end])

@@ -159,7 +159,7 @@ def _drop(
 
 
 def _tell(backbone: Backbone, written: OnnxBackbone) -> None:
-    """What the new file holds and what it cost, against the float backbone in ONNX Runtime."""
+    """What the new file holds and what it cost, against the float backbone in PyTorch."""
     from compress.artifact import artifact_bytes
     from pipelines.quantizing import alternating_latency
 
