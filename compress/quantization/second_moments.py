@@ -14,11 +14,8 @@ from onnx import NodeProto
 from torch import Tensor
 
 from compress.backbone import BackboneSpec
-from compress.export.parity import watching
-from compress.export.runtimes import open_model
-from compress.export.views import normalised_views
 from compress.progress import Track, quiet
-from compress.quantization.streaming import BATCH
+from compress.quantization.streaming import stream
 
 IMAGES = 32  # at most, spread evenly: 8,192 inputs, and a filter of a ResNet-18 has 2,304 weights
 _POSITIONS = 256  # of an image at most, spread evenly: neighbours see much the same
@@ -38,17 +35,13 @@ def second_moments(
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in shapes]
     inputs = list(dict.fromkeys(str(node.input[0]) for node in convolutions))
-    run = open_model(watching(model, inputs).SerializeToString(), threads=torch.get_num_threads())
     some = [places[number] for number in np.linspace(0, len(places) - 1, min(IMAGES, len(places))).round().astype(int)]
     sums: dict[str, Tensor] = {}
-    starts = range(0, len(some), BATCH)
-    for start in track(starts, "second moments", len(starts)):
-        views = normalised_views(images, some[start : start + BATCH], spec).contiguous().numpy()
-        values = dict(zip(inputs, run(views), strict=True))
+    for values in stream(model, inputs, spec, images, some, title="second moments", track=track):
         for node in convolutions:
-            name = str(node.input[1])
-            seen = patches(torch.from_numpy(values[node.input[0]]), node, shapes[name])
-            positions = seen.shape[2] // len(views) * len(some)
+            name, read = str(node.input[1]), values[node.input[0]]
+            seen = patches(torch.from_numpy(read), node, shapes[name])
+            positions = seen.shape[2] // len(read) * len(some)
             sums[name] = sums.get(name, 0) + seen @ seen.mT / positions
     return {name: total.double().numpy() for name, total in sums.items()}
 

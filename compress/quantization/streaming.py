@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,20 +43,40 @@ def collect(
     """
     names = [output for node in model.graph.node for output in node.output]
     layers = {output: layer_of(node) for node in model.graph.node for output in node.output}
-    run = open_model(watching(model, names).SerializeToString(), threads=torch.get_num_threads())
     histograms = {name: Histogram() for name in (INPUT, *names)}
     sums: dict[str, Any] = dict.fromkeys(histograms, 0.0)
-    starts = range(0, len(places), BATCH)
-    for start in track(starts, "calibration", len(starts)):
-        views = normalised_views(images, places[start : start + BATCH], spec).contiguous().numpy()
-        for name, values in zip((INPUT, *names), (views, *run(views)), strict=True):
+    for seen in stream(model, names, spec, images, places, title="calibration", track=track):
+        for name, values in seen.items():
             try:
                 histograms[name].add(values)
             except CompressError as error:
                 raise CompressError(f"layer {layers.get(name, name)}: {error}") from error
             if values.ndim == 4:
                 sums[name] = sums[name] + values.mean(axis=(2, 3), dtype=np.float64).sum(axis=0)
+        seen.clear()  # before the next are computed: what is held is one batch
     return Activations(histograms, {name: total / len(places) for name, total in sums.items()})
+
+
+def stream(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    spec: BackboneSpec,
+    images: Sequence[Any],
+    places: Sequence[int],
+    *,
+    title: str,
+    track: Track = quiet,
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The input and the values called `names`, of `BATCH` images at a time, over the centre views of `images[place]`.
+
+    Raises:
+        CompressError: an image that is not uint8 RGB.
+    """
+    run = open_model(watching(model, names).SerializeToString(), threads=torch.get_num_threads())
+    starts = range(0, len(places), BATCH)
+    for start in track(starts, title, len(starts)):
+        views = normalised_views(images, places[start : start + BATCH], spec).contiguous().numpy()
+        yield {INPUT: views, **dict(zip(names, run(views), strict=True))}
 
 
 def useful(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
