@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from compress.architectures import find_architecture
 from compress.backbone import Backbone, reduction
 from compress.errors import CompressError
 from compress.pretraining.targets import ChannelTarget, ComponentTarget, Target
+from compress.training.frozen import frozen
 
 FORCED = 0.6  # share of the steps in which each piece is given the teacher's map, not the student's own
 LEAST_STRIDE = 4  # maps of another architecture's stem, at stride 2, say little
@@ -39,9 +39,7 @@ class HintDistance:
     """
 
     def __init__(self, student: Backbone, teacher: Backbone, batches: Sequence[Tensor], device: torch.device) -> None:
-        self._teacher = copy.deepcopy(teacher).float().to(device).to(memory_format=torch.channels_last).eval()
-        for parameter in self._teacher.parameters():
-            parameter.requires_grad_(False)
+        self._teacher = frozen(teacher, device)
         # The images come normalised for the student: x std + mean is in [0, 1] again.
         own, other = (
             torch.tensor((net.mean, net.std), device=device).view(2, 1, 3, 1, 1) for net in (student, teacher)

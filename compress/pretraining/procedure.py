@@ -37,11 +37,8 @@ def pretrain(arch: str, teacher: Backbone, images: Sequence[Tensor], run: Run) -
         raise CompressError("the teacher is pruned: give a dense backbone")
     student = create_backbone(arch, weights="none", seed=run.seed)
     start = digest_of(student.state_dict())
-    for parameter in student.parameters():
-        parameter.requires_grad_(True)
     data = TrainingSet.of(images, run.recipe, mean=student.mean, std=student.std, seed=run.seed)
-    measured = [data.batch(step).images for step in range(4)]
-    distance = HintDistance(student, teacher, measured, find_device(run.device))
+    distance = HintDistance(student, teacher, data.first_batches(), find_device(run.device))
     train(
         student,
         lambda batch, labels, progress: distance(student, batch, progress),

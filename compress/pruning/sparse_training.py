@@ -80,8 +80,7 @@ def train_sparse(
 
 def _distance_to_itself(student: Backbone, backbone: Backbone, data: TrainingSet, run: Run) -> Loss:
     """How far the student's stage maps, all channels of them, are from the network's that it was copied from."""
-    batches = [data.batch(step).images for step in range(4)]
-    distance = StageDistance(backbone, backbone.stages, {}, batches, find_device(run.device))
+    distance = StageDistance(backbone, backbone.stages, {}, data.first_batches(), find_device(run.device))
 
     def loss(images: Tensor, labels: Tensor | None, progress: float) -> Tensor:
         return distance(student, images)

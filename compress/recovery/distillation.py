@@ -70,5 +70,4 @@ def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Ru
 def distance_to(teacher: Backbone, slim: Backbone, data: TrainingSet, run: Run) -> StageDistance:
     """The loss of `slim`, its scales measured on the first training batches."""
     kept = record_of(slim).stage_channels
-    batches = [data.batch(step).images for step in range(4)]
-    return StageDistance(teacher, slim.stages, kept, batches, find_device(run.device))
+    return StageDistance(teacher, slim.stages, kept, data.first_batches(), find_device(run.device))

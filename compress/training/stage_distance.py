@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from compress.backbone import Backbone, reduction
 from compress.channel_statistics import RunningStatistics
 from compress.errors import CompressError
+from compress.training.frozen import frozen
 
 LEAST_STRIDE = 4  # the stem's map, at stride 2, is a quarter of all positions or more, and says little
 LEAST_VARIANCE = 0.01  # of a channel, as a share of its stage's mean: a nearly silent one is no infinite error
@@ -42,9 +42,7 @@ class StageDistance:
         batches: Iterable[Tensor],
         device: torch.device,
     ) -> None:
-        self._teacher = copy.deepcopy(teacher).float().to(device).to(memory_format=torch.channels_last).eval()
-        for parameter in self._teacher.parameters():
-            parameter.requires_grad_(False)
+        self._teacher = frozen(teacher, device)
         batches = [batch.to(device) for batch in batches]
         self.stages = _counted(self._teacher, stages, batches[0])
         variances = _variances(self._teacher, self.stages, batches)

@@ -106,6 +106,10 @@ class TrainingSet:
             labels.append(label)
         return self._made(crops, labels)
 
+    def first_batches(self) -> list[Tensor]:
+        """The images of the first four steps, which the scales of a loss are measured on."""
+        return [self.batch(step).images for step in range(4)]
+
     def held_out(self) -> Iterator[Batch]:
         """The centre views of the held-out images, (up to `batch`, 3, 224, 224); none if no share is held out."""
         if not self._views:  # drawn once, when first asked for
