@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import compress
+from anomaly import Sample
 from anomaly.datasets.generated import generate
 from compress import RECOVERIES, Recipe
 from compress.pruning import procedure
@@ -31,6 +32,17 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two generated surfaces with few images, in the MVTec layout."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     return generate(folder, seed=3, surfaces=["woven_fabric", "printed_grid"], train=6, good=3, per_defect=1)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> list[Sample]:
+    """Four good images of faint noise, 256 x 256 pixels."""
+    samples = []
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(90, 110, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{index}.png")
+        samples.append(Sample(tmp_path / f"{index}.png", "good"))
+    return samples
 
 
 @pytest.fixture

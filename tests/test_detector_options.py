@@ -6,12 +6,9 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor, nn
+from networks import Pixels
 from typer.testing import CliRunner
 
 from anomaly import AnomalyError, Embedding, PatchCore, Sample, Scoring
@@ -24,23 +21,6 @@ from pipelines.cli import app
 from pipelines.evaluate import DetectorSettings
 from reports.choices import INDEX_COLUMNS, Choice, choices_csv, choices_figure, choices_markdown, choices_table
 from reports.errors import ReportError
-
-
-class Pixels(nn.Module):
-    """The smallest backbone: two maps of averaged pixels, at strides 8 and 16."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [F.avg_pool2d(x, 8), F.avg_pool2d(x, 16)[:, :1]]
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> list[Sample]:
-    samples = []
-    for index in range(3):
-        noise = np.random.default_rng(index).integers(90, 110, (256, 256, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / f"{index}.png")
-        samples.append(Sample(tmp_path / f"{index}.png", "good"))
-    return samples
 
 
 def test_pooling_by_hand() -> None:
@@ -133,7 +113,7 @@ def test_k_neighbours_average_a_patchs_distance(good: list[Sample]) -> None:
 
 def test_the_bank_knows_the_image_of_each_patch(good: list[Sample]) -> None:
     detector = PatchCore(Pixels(), mean=(0, 0, 0), std=(1, 1, 1), coreset=1.0, sampler="full").fit(good)
-    assert torch.bincount(detector.bank.images).tolist() == [784] * 3
+    assert torch.bincount(detector.bank.images).tolist() == [784] * 4
     batch = load_image(good[1].image)[None]
     kept = float(detector.predict(batch).scores[0])
     detector.bank.remove(torch.tensor([1]))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Pixels
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
+from torch import nn
 
 from anomaly import AnomalyError, PatchCore, Sample
 from anomaly.images import load_image
@@ -20,25 +21,8 @@ from anomaly.scoring import anomaly_maps, image_scores
 from anomaly.timing import time_stages
 
 
-class Pixels(nn.Module):
-    """The smallest backbone: two maps of averaged pixels, at strides 8 and 16."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [F.avg_pool2d(x, 8), F.avg_pool2d(x, 16)[:, :1]]
-
-
 def _detector(**options: object) -> PatchCore:
     return PatchCore(Pixels(), mean=(0, 0, 0), std=(1, 1, 1), **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> list[Sample]:
-    samples = []
-    for index in range(4):
-        noise = np.random.default_rng(index).integers(90, 110, (256, 256, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / f"{index}.png")
-        samples.append(Sample(tmp_path / f"{index}.png", "good"))
-    return samples
 
 
 def test_embedding_by_hand() -> None:

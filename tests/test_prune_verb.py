@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from networks import same
 from torch import Tensor, nn
 
 import compress
 from compress import METHODS, Backbone, CompressError
-from compress.backbone import Pruning
 from compress.graph import ChannelGroup
 from compress.importance import Penalty
 from compress.pruning import Rule, Target, check_request, rank
 from compress.pruning import procedure as verb
 from compress.pruning.targets import QUANTITIES
+from compress.recovery.record import record_of as record
 
 SPARSE = sorted(name for name, method in METHODS.items() if method.penalty)
 
@@ -64,16 +65,6 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(verb, "train_sparse", fake)
     return seen
-
-
-def record(slim: Backbone) -> Pruning:
-    assert slim.spec.pruning is not None
-    return slim.spec.pruning
-
-
-def same(one: Backbone, other: Backbone) -> bool:
-    mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def shapes(backbone: Backbone) -> dict[str, torch.Size]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import same
 from torch import Tensor, nn
 
 import compress
@@ -50,11 +51,6 @@ def labelled(photographs: list[Tensor]) -> list[tuple[Tensor, int]]:
 
 def tensors(backbone: Backbone) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-
-
-def same(one: Backbone, other: Backbone) -> bool:
-    mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def held_out_losses(seen: list[tuple[int, float]]) -> compress.training.Report:

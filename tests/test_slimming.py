@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from networks import same
 from safetensors.torch import save_file
 
 import compress
 from compress import RECOVERIES, Backbone, CompressError
-from compress.backbone import Pruning
 from compress.pruning import Rule, Target
+from compress.recovery.record import record_of as record
 from pipelines import slimming as module
 from pipelines.image_sets import open_images, open_labelled_images
 from pipelines.models import parent_of
@@ -43,16 +43,6 @@ def both(plain: Images, classes: Images) -> Images:
 @pytest.fixture(scope="module")
 def dense() -> Backbone:
     return compress.create_backbone("mobilenet_v3_small", weights="none")
-
-
-def record(slim: Backbone) -> Pruning:
-    assert slim.spec.pruning is not None
-    return slim.spec.pruning
-
-
-def same(one: Backbone, other: Backbone) -> bool:
-    mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def slimming(method: str = "magnitude", recovering: Recovering | None = None, **options: object) -> Slimming:

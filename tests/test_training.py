@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -72,11 +73,6 @@ def killed_after(step: int) -> Report:
             raise KeyboardInterrupt
 
     return report
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    mine, theirs = one.state_dict(), other.state_dict()
-    return all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_a_crop_covers_what_its_box_holds() -> None:
