@@ -60,7 +60,7 @@ def folder_status(folder: Path) -> FolderStatus:
 
 
 def _status(folder: Path, name: str, key: str, record: Record | None) -> RunStatus:
-    if record is None or record.key != key:  # of another plan, or of a version that kept none
+    if record and record.key != key:  # of another plan, or of a version that kept none
         record = None
     started, seconds = (record.started, record.seconds) if record else (None, None)
     # The lock first: between it and the row a run may end, and is done then, never waiting again.

@@ -37,15 +37,14 @@ class Ray:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise CompressError(f"no Ray at {workers.address or 'this machine'}: {_first_line(error)}") from error
-        processors = self._threads()
+        self._threads_each = self._threads()
         gpus = self._ray.cluster_resources().get("GPU", 0.0)
         if workers.num_gpus > gpus:
             self.close()
             raise CompressError(f"{workers.num_gpus:g} GPUs for a run, but this Ray has {gpus:g}: give fewer")
         self._task = ray.put(task)
         # Lost runs are begun again by `schedule`, which counts; Ray would do it unseen.
-        self._do = ray.remote(_do).options(num_cpus=processors, num_gpus=workers.num_gpus, max_retries=0)
-        self._threads_each = processors
+        self._do = ray.remote(_do).options(num_cpus=self._threads_each, num_gpus=workers.num_gpus, max_retries=0)
         self._begun: dict[Any, str] = {}
 
     def submit(self, name: str, wait: bool) -> None:
