@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from compress.architectures import find_architecture
 from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble
 from compress.errors import CompressError
-from compress.files import atomic_path, require_file
+from compress.files import atomic_save, require_file
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
@@ -41,11 +40,7 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
         CompressError: `path` cannot be written.
     """
     header, state = _contents(backbone)
-    with atomic_path(path) as temporary:
-        try:
-            save_file(state, temporary, metadata=header)
-        except SafetensorError as error:  # what a full disk comes out as
-            raise OSError(str(error)) from error
+    atomic_save(path, state, header)
 
 
 def load_backbone(path: str | os.PathLike[str]) -> Backbone:

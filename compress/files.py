@@ -6,8 +6,12 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from compress.errors import CompressError
 from prunecore_runtime.regular_file import why_no_file
@@ -83,6 +87,19 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def atomic_save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a `.safetensors` file of `tensors` with that `header`, whole or not at all.
+
+    Raises:
+        CompressError: `path` cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, dict(header))
+        except SafetensorError as error:  # what a full disk comes out as
+            raise OSError(str(error)) from error
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

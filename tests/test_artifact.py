@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import full_disk
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import compress
-from compress import ARCHITECTURES, CompressError
+from compress import ARCHITECTURES, CompressError, files
 from compress import artifact as artifact_module
 from pipelines.detector_file import load_detector
 
@@ -146,15 +145,8 @@ def _saved(backbone: compress.Backbone, file: Path) -> Path:
 
 
 def test_a_full_disk_is_one_clear_error(slim: compress.Backbone, tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(CompressError, match=r"cannot write .*slim\.safetensors"):
-            compress.save(slim, tmp_path / "slim.safetensors")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(), pytest.raises(CompressError, match=r"cannot write .*slim\.safetensors"):
+        compress.save(slim, tmp_path / "slim.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -221,7 +213,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_rest(
     def fail(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact_module, "save_file", fail)
+    monkeypatch.setattr(files, "save_file", fail)
     with pytest.raises(CompressError, match="No space left on device"):
         compress.save(slim, file)
     assert file.read_bytes() == before

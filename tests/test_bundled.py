@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -168,6 +169,12 @@ def test_an_architecture_without_bundled_weights_is_refused_with_those_that_have
 def test_values_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"conv\.weight has values up to 7e\+04"):
         write_bundled(tmp_path / "a.safetensors", {"conv.weight": torch.tensor([7e4])}, CARD)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(CompressError, match=r"cannot write .*a\.safetensors"):
+        write_bundled(tmp_path / "a.safetensors", {"conv.weight": torch.zeros(1000)}, CARD)
     assert not list(tmp_path.iterdir())
 
 

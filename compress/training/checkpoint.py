@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from compress.errors import CompressError, some_of
-from compress.files import atomic_path
+from compress.files import atomic_save
 from compress.networks import State
 
 FORMAT = "prunecore-checkpoint/1"
@@ -30,11 +29,7 @@ def write_checkpoint(file: Path, request: Mapping[str, Any], progress: Mapping[s
         CompressError: `file` cannot be written.
     """
     header = {"format": FORMAT, "request": _json(request), "progress": _json(progress)}
-    with atomic_path(file) as temporary:
-        try:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
-        except SafetensorError as error:  # what a full disk comes out as
-            raise OSError(str(error)) from error
+    atomic_save(file, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header)
 
 
 def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, Any], State] | None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from compress.architectures import Architecture
 from compress.errors import CompressError
-from compress.files import atomic_path
+from compress.files import atomic_save
 from compress.networks import State
 from compress.weights.fetched import Fetched, sha256_of_state
 from compress.weights.tensor_file import read_tensors
@@ -98,8 +97,7 @@ def write_bundled(file: Path, state: State, card: Card) -> None:
             )
         tensors[name] = half
     header = {"format": FORMAT, _KEY: json.dumps(asdict(card), sort_keys=True), _SUM: sha256_of_state(tensors)}
-    with atomic_path(file) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    atomic_save(file, tensors, header)
 
 
 def _read(arch: str) -> tuple[Card, State]:
