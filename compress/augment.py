@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-SCALE = (0.3, 1.0)  # share of the image's area that a crop covers
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop
 GREY = 0.4  # share of the crops without colour
 LIGHT = 0.8  # share of the crops in another light
@@ -18,17 +17,18 @@ BLUR = 0.4  # share of the crops out of focus
 COARSER = (1.5, 4.0)  # how many times fewer pixels a blurred crop has a side
 
 
-def random_crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def random_crop(image: Tensor, size: int, area: tuple[float, float], rng: np.random.Generator) -> Tensor:
     """A random part of `image`, stretched to a square and mirrored half of the time (Szegedy 2015, section 6).
 
     Args:
         image: uint8 (3, H, W).
         size: side of the square, in pixels.
+        area: least and largest share of the image's area that the part covers.
 
     Returns:
         uint8 (3, size, size), resized bilinearly with antialiasing.
     """
-    top, left, height, width = _box(image.shape[1], image.shape[2], rng)
+    top, left, height, width = _box(image.shape[1], image.shape[2], area, rng)
     crop = _resized(image[:, top : top + height, left : left + width], size)
     return crop.flip(-1) if rng.random() < 0.5 else crop
 
@@ -65,12 +65,12 @@ def centre_view(image: Tensor) -> Tensor:
     return _resized(image, 256)[:, 16:240, 16:240]
 
 
-def _box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _box(height: int, width: int, area: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part."""
     for _ in range(10):
-        area = height * width * rng.uniform(*SCALE)
+        pixels = height * width * rng.uniform(*area)
         aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
-        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        h, w = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
         if 0 < h <= height and 0 < w <= width:
             break
     else:  # a very long image

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipelines.sweep_plan import SweepPlan
 
-STEPS = 120  # of recovery, each: enough to be seen, and the whole demo within five minutes on two cores
+STEPS = 240  # of recovery, each: enough to be seen, and the whole demo within five minutes on two cores
 
 # Two sweeps into one folder: the small network is cut at one ratio only.
 _RESNET = SweepPlan(
@@ -15,7 +15,8 @@ _RESNET = SweepPlan(
     ratios=(0.0, 0.3, 0.5, 0.7),
     recovers=("distill",),
     steps=STEPS,
-    images=("generated",),
+    images=("generated", "scenes"),
+    calibration_images=("generated",),
     precisions=("fp32", "int8"),
     datasets=("generated",),
     weights="bundled",

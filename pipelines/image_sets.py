@@ -6,13 +6,15 @@ the exam. A category's good training images are fair, and come in through `also`
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 from torch import Tensor
@@ -21,6 +23,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from anomaly import DATASETS, AnomalyError, open_dataset
 from anomaly.images import list_images, read_image
 from anomaly.progress import Track, quiet
+from compress.drawn_images import DrawnImages
 from compress.errors import CompressError, some_of
 from compress.files import sha256_of_file
 from compress.lazy_sequence import LazySequence
@@ -30,6 +33,7 @@ from prunecore_runtime.images import SUFFIXES
 
 SHORT_SIDE = 256  # pixels; larger images are shrunk to it, smaller ones stay as they are
 MEMORY = 1 << 30  # bytes of decoded images that are kept: about 4,000 photographs
+DRAWN = {"textures": 1000, "scenes": 500}  # how many, of what needs no files
 _SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
@@ -85,6 +89,26 @@ class ImageSet(LazySequence[Tensor]):
         return self._decoded[place], self._files[place].source
 
 
+class JoinedImages(LazySequence[Tensor]):
+    """Several sets, one after the other."""
+
+    def __init__(self, parts: Sequence[ImageSet | DrawnImages]) -> None:
+        self.fingerprint = " ".join(part.fingerprint for part in parts)
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _item(self, place: int) -> Tensor:
+        number = bisect.bisect_right(self._ends, place)
+        part = self._parts[number]
+        return part[place - self._ends[number] + len(part)]
+
+
+UnlabelledImages: TypeAlias = ImageSet | DrawnImages | JoinedImages
+
+
 class LabelledImages(LazySequence[tuple[Tensor, int]]):
     """Images as `ImageSet` has them, each with the number of its class; `classes` are their names, in order."""
 
@@ -100,15 +124,16 @@ class LabelledImages(LazySequence[tuple[Tensor, int]]):
         return self.images.find(place)
 
 
-def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), track: Track = quiet) -> ImageSet:
+def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), track: Track = quiet) -> UnlabelledImages:
     """All images below `folders`, by name, folder after folder; every image counts once, however it is reached.
 
-    The name of a registered dataset stands for its good training images.
+    The name of a registered dataset stands for its good training images, `textures` and `scenes` for images that are
+    drawn at random (`compress.drawn_images`); they come last. A folder of such a name is meant by `./scenes`.
 
     Hidden files and folders are passed over, links are followed. Images that cannot be read are left out with a note.
 
     Args:
-        folders: folders here or, by name, in `PRUNECORE_DATA`; names in `DATASETS`.
+        folders: folders here or, by name, in `PRUNECORE_DATA`; names in `DATASETS` or `DRAWN`.
         also: further files, such as a category's good training images.
 
     Raises:
@@ -116,14 +141,18 @@ def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), tra
     """
     if not folders and not also:
         raise CompressError("no images given: name a folder of them with --images DIR")
+    drawn = [DrawnImages(str(folder), DRAWN[str(folder)]) for folder in folders if str(folder) in DRAWN]
     sources = [
         _good_images(str(folder), track) if str(folder) in DATASETS else _source(_found(folder), str(number))
         for number, folder in enumerate(folders)
+        if str(folder) not in DRAWN
     ]
     if also:
         # Names alone can be there twice: train/good/000.png of two categories.
         sources.append(_Source("further files", {f"also/{n}/{file.name}": file for n, file in enumerate(also)}))
-    return _read(sources, track)
+    parts: list[ImageSet | DrawnImages] = [_read(sources, track)] if sources else []
+    parts += drawn
+    return JoinedImages(parts) if len(parts) > 1 else parts[0]
 
 
 def open_labelled_images(folder: str | Path, *, track: Track = quiet) -> LabelledImages:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from anomaly.progress import Track, quiet
 from compress import Backbone, Recipe, create_backbone
 from compress.architectures import find_architecture
 from compress.errors import CompressError
 from compress.files import sha256_of_file
-from compress.lazy_sequence import LazySequence
 from compress.pretraining import RECIPE, pretrain
-from compress.textures import Textures
 from compress.training import Report, Run
-from pipelines.image_sets import ImageSet, open_images
+from pipelines.image_sets import open_images
 from pipelines.places import find_weights
 from pipelines.toml_fields import read_fields
 
@@ -32,8 +28,7 @@ class PretrainingRecipe:
         sha256: of the file.
         arch, teacher: architectures; `teacher_weights` as `compress.create_backbone` takes them. Only a recipe that
             says `bundled` learns from bundled weights: a copy of a copy is not what `auto` is meant to make.
-        images: folders of photographs, here or in `PRUNECORE_DATA`.
-        textures: how many random textures are added to them, see `compress.textures`; 0 for none.
+        images: as `open_images` takes them, such as folders of photographs, here or in `PRUNECORE_DATA`.
         steps, batch, crop, lr, frozen_norms, seed: see `compress.training.Recipe` and `Run`.
     """
 
@@ -44,7 +39,6 @@ class PretrainingRecipe:
     images: tuple[str, ...]
     steps: int
     teacher_weights: str = "auto"
-    textures: int = 0
     batch: int = RECIPE.batch
     crop: int = RECIPE.crop
     lr: float = RECIPE.lr
@@ -94,21 +88,6 @@ def open_teacher(recipe: PretrainingRecipe) -> Backbone:
     return teacher
 
 
-class WithTextures(LazySequence[Tensor]):
-    """Photographs and, after them, random textures."""
-
-    def __init__(self, photographs: ImageSet, textures: Textures) -> None:
-        self.fingerprint = f"{photographs.fingerprint} {textures.fingerprint}"
-        self._photographs, self._textures = photographs, textures
-
-    def __len__(self) -> int:
-        return len(self._photographs) + len(self._textures)
-
-    def _item(self, place: int) -> Tensor:
-        here = len(self._photographs)
-        return self._photographs[place] if place < here else self._textures[place - here]
-
-
 def follow(
     recipe: PretrainingRecipe,
     teacher: Backbone,
@@ -123,8 +102,7 @@ def follow(
     Raises:
         CompressError: the images are not to be had; see `compress.pretraining.pretrain`.
     """
-    photographs = open_images(recipe.images, track=track)
-    images = WithTextures(photographs, Textures(recipe.textures, seed=recipe.seed)) if recipe.textures else photographs
+    images = open_images(recipe.images, track=track)
     run = Run(recipe.steps, recipe.training, recipe.seed, device, checkpoint, track, report)
     return pretrain(recipe.arch, teacher, images, run)
 

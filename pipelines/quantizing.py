@@ -18,7 +18,7 @@ from compress import Backbone, Calibration, CompressError, MaxDrop, OnnxBackbone
 from compress.quantization import check_backend, check_images
 from pipelines.drop_search import check_drop
 from pipelines.evaluate import DetectorSettings
-from pipelines.image_sets import ImageSet
+from pipelines.image_sets import UnlabelledImages
 from pipelines.validation import validation_auroc, validation_split
 from pipelines.within_drop import NEAR_CHANCE
 
@@ -33,7 +33,7 @@ _PROCEDURE = 3
 class Quantizing:
     """How a backbone is made int8: on which images its ranges are found, how, and what will run it."""
 
-    images: ImageSet
+    images: UnlabelledImages
     calibration: Calibration
     backend: str
 

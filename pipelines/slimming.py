@@ -16,7 +16,7 @@ from compress.errors import CompressError, unknown
 from compress.pruning import SPARSE_STEPS, Rule, Target, check_ratio, check_request, find_method, method_name
 from compress.pruning.sparse_training import RECIPE as SPARSE_RECIPE
 from compress.training import Report, Run, TrainingSet, find_device
-from pipelines.image_sets import ImageSet, LabelledImages
+from pipelines.image_sets import LabelledImages, UnlabelledImages
 from pipelines.models import parent_of
 
 NO_RECOVERY = "none"
@@ -27,11 +27,11 @@ REINIT = "reinit+"  # before the name of a recovery that starts from fresh weigh
 class Images:
     """What there is to train and calibrate on: photographs, photographs with classes, both, or nothing."""
 
-    unlabelled: ImageSet | None = None
+    unlabelled: UnlabelledImages | None = None
     labelled: LabelledImages | None = None
 
     @property
-    def plain(self) -> ImageSet | None:
+    def plain(self) -> UnlabelledImages | None:
         """Images without their classes."""
         return self.unlabelled or (self.labelled.images if self.labelled else None)
 

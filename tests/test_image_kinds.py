@@ -27,7 +27,9 @@ def _cut_each(images: Any) -> None:
 
 
 def _train(images: Any) -> None:
-    TrainingSet(images, labelled=False, mean=(0, 0, 0), std=(1, 1, 1), batch=4, crop=32, holdout=0.0, seed=0)
+    TrainingSet(
+        images, labelled=False, mean=(0, 0, 0), std=(1, 1, 1), batch=4, crop=32, area=(0.3, 1.0), holdout=0.0, seed=0
+    )
 
 
 READERS = [lambda given: _rank(given, "lcp"), lambda given: _rank(given, "taylor"), _cut_each, _train]

@@ -21,7 +21,7 @@ from anomaly.datasets import Named
 from anomaly.datasets.mvtec import read_mvtec
 from compress.errors import CompressError
 from pipelines import image_sets
-from pipelines.image_sets import open_images, open_labelled_images
+from pipelines.image_sets import DRAWN, open_images, open_labelled_images
 
 T = TypeVar("T")
 
@@ -289,3 +289,20 @@ def test_the_name_of_a_dataset_stands_for_its_good_training_images(
     first = pil_to_tensor(Image.open(tiny_dataset / "printed_grid/train/good/000.png").convert("RGB"))
     assert torch.equal(images[0], first)
     assert open_images(["generated"]).fingerprint != images.fingerprint
+
+
+def test_drawn_images_need_no_files_and_come_last() -> None:
+    grey("photos/a.png", 7)
+    drawn = open_images(["scenes"])
+    assert len(drawn) == DRAWN["scenes"]
+    both = open_images(["textures", "photos", "scenes"])
+    assert len(both) == 1 + DRAWN["textures"] + DRAWN["scenes"]
+    assert values(both[:1]) == [7]
+    assert torch.equal(both[-1], drawn[-1])
+    assert torch.equal(both[1], open_images(["textures"])[0])
+    assert len({images.fingerprint for images in (both, drawn, open_images(["photos"]))}) == 3
+
+
+def test_a_folder_is_meant_by_its_path_where_its_name_is_taken() -> None:
+    grey("scenes/a.png", 9)
+    assert values(open_images(["./scenes"])) == [9]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import compress
 from compress import Backbone, CompressError, Recipe
+from compress.drawn_images import DrawnImages
 from compress.pretraining import HintDistance, pretrain
 from compress.pretraining.hints import FORCED, blocks_of
 from compress.pretraining.targets import ChannelTarget, ComponentTarget
-from compress.textures import Textures
 from compress.training import Run
 from compress.weights.fetched import sha256_of_state
 from pipelines.models import parent_of
@@ -175,7 +175,7 @@ class TestPretrain:
         """By the training loss: so few steps hardly move MobileNetV3's running statistics (momentum 0.01)."""
         losses: list[float] = []
         run = Run(24, SMALL, report=lambda step, loss, check: losses.append(loss))
-        pretrain("mobilenet_v3_small", teacher, Textures(16, size=40), run)
+        pretrain("mobilenet_v3_small", teacher, DrawnImages("textures", 16, size=40), run)
         assert fmean(losses[-8:]) < 0.7 * fmean(losses[:8])
 
     def test_its_parent_is_never_taken_for_random_weights(self, teacher: Backbone) -> None:

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 import compress
 import prunecore_runtime.cli
-from compress.augment import SCALE
 from compress.training.training_set import HELD_OUT
 from pipelines.cli import app
 from reports import Run, render
@@ -145,13 +144,14 @@ def test_refusals_read_as_told(command: str, message: str, photographs: Path, mo
 
 def test_the_recipe_is_as_told() -> None:
     told = " ".join(PRUNING.split("### How it trains")[1].split("## In Python")[0].split())
-    recipe = compress.Recipe()
-    least, most = (round(100 * share) for share in SCALE)
+    recipe = compress.RECOVERIES["distill"].recipe
+    least, most = (round(100 * share) for share in recipe.area)
     assert f"peak rate {recipe.lr:.0e} ".replace("e-0", "e-") in told
     assert f"{recipe.warm_up} steps of warm-up" in told
     assert f"batches of {recipe.batch} random crops ({least} to {most} % of the area" in told
     assert f"at {recipe.crop} pixels" in told
     assert f"{compress.RECOVERIES['distill'].steps:,} steps" in told
+    assert f"the last {recipe.frozen_norms:.0%} of the steps".replace("%", " %") in told
     assert f"{recipe.holdout:.0%}".replace("%", " %") + " of the images (8 to 64) are held out" in told
     assert f"Every {recipe.check_every} steps" in told
     assert f"finetune`: {compress.RECOVERIES['finetune'].recipe.lr:.0e}".replace("e-0", "e-") in told

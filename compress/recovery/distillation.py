@@ -13,7 +13,7 @@ from compress.recovery.record import digests, float_copy, keeping_last_good, rec
 from compress.training import Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 
 STEPS = 1500
-RECIPE = Recipe(frozen_norms=0.4)
+RECIPE = Recipe(batch=32, crop=112, area=(0.1, 0.6), frozen_norms=0.4)
 
 
 def distill(

@@ -18,6 +18,7 @@ class Recipe:
         lr: at its peak; above 0.
         batch: images a step, at least 2 (batch norm needs more than one).
         crop: side of the training crops in pixels, at least 32.
+        area: least and largest share of an image's area that a crop covers, in (0, 1].
         warm_up: steps over which the rate rises to its peak; from there it falls to 0 along a cosine.
         weight_decay: decoupled; at least 0.
         holdout: share of the images that checks are made on, in [0, 1), at least 8 and at most 64 images.
@@ -32,6 +33,7 @@ class Recipe:
     lr: float = 6e-3
     batch: int = 16
     crop: int = 224
+    area: tuple[float, float] = (0.3, 1.0)
     warm_up: int = 50
     weight_decay: float = 0.0
     holdout: float = 0.05
@@ -45,6 +47,7 @@ class Recipe:
             ("lr", 0 < self.lr < math.inf, "above 0"),
             ("batch", self.batch >= 2, "at least 2"),
             ("crop", self.crop >= 32, "at least 32 pixels"),
+            ("area", 0 < self.area[0] <= self.area[1] <= 1, "two shares in (0, 1], the least first"),
             ("warm_up", self.warm_up >= 0, "at least 0"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
             ("holdout", 0 <= self.holdout < 1, "in [0, 1)"),

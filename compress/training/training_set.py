@@ -37,6 +37,7 @@ class TrainingSet:
         mean, std: of RGB in [0, 1], to normalise with.
         batch: images a step.
         crop: side of the training crops, in pixels.
+        area: least and largest share of an image's area that a crop covers.
         holdout: share of the images kept for checks, in [0, 1): at least 8, at most 64; 0 keeps none.
 
     Raises:
@@ -52,6 +53,7 @@ class TrainingSet:
         std: Sequence[float],
         batch: int,
         crop: int,
+        area: tuple[float, float],
         holdout: float,
         seed: int,
     ) -> None:
@@ -66,7 +68,7 @@ class TrainingSet:
             )
         self._images, self._labelled = images, labelled
         self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-        self._batch, self._crop, self._seed = batch, crop, seed
+        self._batch, self._crop, self._area, self._seed = batch, crop, area, seed
         places = self._rng(_SPLIT).permutation(len(images))
         self._held, self._train = places[:held], places[held:]
         self._views: list[Tensor] = []
@@ -92,6 +94,7 @@ class TrainingSet:
             std=std,
             batch=recipe.batch,
             crop=recipe.crop,
+            area=recipe.area,
             holdout=recipe.holdout,
             seed=seed,
         )
@@ -102,7 +105,7 @@ class TrainingSet:
         rng = self._rng(_CROP, step)
         for place in self._places(step):
             image, label = self._read(place)
-            crops.append(industrial(random_crop(image, self._crop, rng), rng))
+            crops.append(industrial(random_crop(image, self._crop, self._area, rng), rng))
             labels.append(label)
         return self._made(crops, labels)
 

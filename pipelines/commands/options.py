@@ -140,7 +140,8 @@ ImageFolders = Annotated[
     typer.Option(
         "--images",
         help="Folders of photographs to train and calibrate on, comma-separated; no labels needed. A dataset's good "
-        "training images may be among them (the name generated or elpv stands for them), its test images never.",
+        "training images may be among them (the name generated or elpv stands for them), its test images never. "
+        "The names scenes and textures stand for images drawn at random, where photographs are few or none.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -1,17 +1,13 @@
-"""Random textures: images to train on where no photographs are, and to add to few of them."""
+"""Random textures: bare surfaces."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from compress.errors import CompressError
-from compress.lazy_sequence import LazySequence
 
 FALLOFF = (0.2, 2.2)  # exponent of the amplitude over the frequency: nearly white noise to clouds
 STRETCH = 8.0  # how much longer than wide a grain is, at most
@@ -21,40 +17,13 @@ SINGLE_GRAIN, EDGED, FOLDED, GREY = 0.4, 0.25, 0.15, 0.5  # shares of the textur
 CONTRAST, LEVEL = (5.0, 60.0), (30.0, 225.0)  # standard deviation and mean, of 255
 
 
-class Textures(LazySequence[Tensor]):
-    """Images of filtered noise, uint8 RGB (3, size, size): image `i` follows from seed and `i` alone, and is kept.
+def texture(size: int, rng: np.random.Generator) -> Tensor:
+    """Filtered noise, uint8 RGB (3, size, size).
 
-    Each has a power spectrum of its own, either falling with the frequency as in photographs (Field 1987) or a band,
+    It has a power spectrum of its own, either falling with the frequency as in photographs (Field 1987) or a band,
     stretched along some direction; some are sharpened to two levels or folded into lines. Grey or coloured, faint to
     strong: bare metal, grain, weave and paint more than any object.
-
-    Args:
-        count: how many, at least 1.
-        size: side in pixels, at least 32.
-
-    Raises:
-        CompressError: a number outside its limits.
     """
-
-    def __init__(self, count: int, *, size: int = 256, seed: int = 0) -> None:
-        for name, value, least in (("count", count, 1), ("size", size, 32), ("seed", seed, 0)):
-            if value < least:
-                raise CompressError(f"{name} {value} of textures must be at least {least}")
-        self._count, self._size, self._seed = count, size, seed
-        self._drawn: dict[int, Tensor] = {}
-        self.fingerprint = hashlib.sha256(f"textures/1 {count} {size} {seed}".encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return self._count
-
-    def _item(self, place: int) -> Tensor:
-        if place not in self._drawn:
-            self._drawn[place] = texture(self._size, np.random.default_rng((self._seed, place)))
-        return self._drawn[place]
-
-
-def texture(size: int, rng: np.random.Generator) -> Tensor:
-    """One random texture, uint8 RGB (3, size, size)."""
     amplitude = _spectrum(size, rng)
     field = _field(amplitude, rng)
     shape = rng.random()
