@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from documents import commands, examples, options
 from PIL import Image
 from typer.testing import CliRunner
 
 import compress
 from compress.augment import SCALE
 from compress.training.training_set import HELD_OUT
-from documents import commands, examples, options
 from pipelines.cli import app
 from reports import Run, render
 
