@@ -80,6 +80,27 @@ def test_every_method_has_its_section_equation_and_paper(name: str) -> None:
         assert f"https://arxiv.org/abs/{number}" in section
 
 
+def _hook(name: str, function: str) -> Any:
+    pytest.importorskip("mkdocs", reason="no mkdocs here, which the hooks are for: the extra docs brings it")
+    return runpy.run_path(str(DOCS / "hooks" / f"{name}.py"))[function]
+
+
+def test_a_folder_in_the_navigation_stands_for_its_pages(tmp_path: Path) -> None:
+    (tmp_path / "projects").mkdir()
+    for name in ("b.md", "a.md", "c.png"):
+        (tmp_path / "projects" / name).touch()
+    opened = _hook("navigation", "opened")
+    entries = [{"Home": "index.md"}, {"More": [{"Projects": "projects/"}, {"None yet": "missing/"}]}]
+    projects = {"Projects": ["projects/a.md", "projects/b.md"]}
+    assert opened(entries, tmp_path) == [{"Home": "index.md"}, {"More": [projects]}]
+
+
+def test_links_to_examples_lead_to_their_pages() -> None:
+    turn = _hook("examples", "on_page_markdown")
+    assert turn("[a](../../examples/node/a.mjs), [b](../b.md)") == "[a](../examples/node/a.mjs.md), [b](../b.md)"
+    assert turn("[a](../examples/a.py), and `examples/a.py`") == "[a](examples/a.py.md), and `examples/a.py`"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` builds it."""

@@ -9,17 +9,17 @@ from mkdocs.config.defaults import MkDocsConfig
 
 
 def on_config(config: MkDocsConfig) -> None:
-    config.nav = _filled(config.nav, Path(config.docs_dir))
+    config.nav = opened(config.nav, Path(config.docs_dir))
 
 
-def _filled(entries: list[dict[str, Any]], docs: Path) -> list[dict[str, Any]]:
-    filled = []
+def opened(entries: list[dict[str, Any]], docs: Path) -> list[dict[str, Any]]:
+    found = []
     for entry in entries:
         for title, target in entry.items():
             if isinstance(target, list):
-                filled.append({title: _filled(target, docs)})
+                found.append({title: opened(target, docs)})
             elif not target.endswith("/"):
-                filled.append({title: target})
+                found.append({title: target})
             elif pages := [page.relative_to(docs).as_posix() for page in sorted((docs / target).glob("*.md"))]:
-                filled.append({title: pages})
-    return filled
+                found.append({title: pages})
+    return found
