@@ -13,7 +13,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def opened(entries: list[dict[str, Any]], docs: Path) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for entry in entries:
         for title, target in entry.items():
             if isinstance(target, list):
