@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The stamp is newer than pyproject.toml when what it names is installed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup clean
 
 demo: setup
 	$(BIN)/compress demo -o demo
@@ -19,6 +19,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Warnings are errors; what the theme says about its successor is none of the site's.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -29,4 +33,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -1,8 +1,10 @@
 """PatchCore on any backbone that returns a list of feature maps: datasets, detector, metrics.
 
+```python
 import anomaly
 detector = anomaly.PatchCore(net, mean=net.mean, std=net.std).fit(category.train)
 prediction = detector.predict(batch)
+```
 """
 
 from anomaly.datasets import DATASETS, LAYOUTS, fingerprint, open_dataset

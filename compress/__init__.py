@@ -1,9 +1,11 @@
 """Slim vision backbones: pruning, artifacts, and what they cost.
 
+```python
 import compress
 net = compress.create_backbone("resnet18", weights="imagenet")
 slim = compress.prune(net, ratio=0.5)
 compress.save(slim, "resnet18-p50.safetensors")
+```
 """
 
 from compress.architectures import ARCHITECTURES

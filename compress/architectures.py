@@ -55,6 +55,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
+"""The networks by the name that `create_backbone` takes, each with its factory, taps and normalisation."""
 
 
 @functools.lru_cache(maxsize=64)

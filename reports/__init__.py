@@ -1,8 +1,10 @@
 """Reports of results: tables of rows in, Markdown, CSV, HTML and figures out. Writes nothing.
 
+```python
 import reports
 files = reports.render([reports.Run(row, examples), ...], failures=[], command="compress report runs/")
 files["report.md"], files["results.csv"], files["index.html"], files["figures/image_auroc.png"]
+```
 """
 
 from reports.cases import cases

@@ -16,7 +16,9 @@ from reports.strips import strips
 from reports.summary import Summary, summarize
 
 FORMATS = ("html", "markdown", "csv", "latex", "png", "svg", "parquet")
+"""What `render` can write."""
 USUAL = ("html", "markdown", "csv", "latex", "png")
+"""What it writes unless told otherwise."""
 
 
 def check_formats(formats: Collection[str]) -> None:

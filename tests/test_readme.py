@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from documents import commands, examples, options
 from PIL import Image
 from typer.testing import CliRunner
 
 import compress
-import prunecore_runtime.cli
 from compress.training.training_set import HELD_OUT
 from pipelines.cli import app
 from reports import Run, render
@@ -44,24 +44,6 @@ def _value(text: str) -> object:
         return text or None
 
 
-def _examples(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
-
-
-def _commands(document: str) -> list[list[str]]:
-    return [
-        shlex.split(line, comments=True) for line in re.findall(r"^    compress (.*)", document, flags=re.MULTILINE)
-    ]
-
-
-def _options(command: str) -> set[str]:
-    """What a command understands; predict has the runtime's own parser."""
-    if command == "predict":
-        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", prunecore_runtime.cli.parser().format_help()))
-    parameters = typer.main.get_command(app).commands[command].params
-    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
-
-
 def _refusals() -> list[tuple[str, str]]:
     blocks = re.findall(r"^    \$ compress (.*)\n((?:    .+\n)+)", PRUNING, flags=re.MULTILINE)
     return [(command, " ".join(message.split())) for command, message in blocks]
@@ -81,7 +63,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_library_example_runs(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = (example for example in _examples(README) if "PatchCore" in example)
+    (code,) = (example for example in examples(README) if "PatchCore" in example)
     (tmp_path / "surfaces").symlink_to(tiny_dataset)
     (tmp_path / "example.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -94,7 +76,7 @@ def test_the_library_example_runs(tiny_dataset: Path, tmp_path: Path, monkeypatc
 def test_the_example_of_recovery_runs(
     document: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = (example for example in _examples(document) if "distill" in example)
+    (code,) = (example for example in examples(document) if "distill" in example)
     assert code.count("steps=1500") == 1
     (tmp_path / "example.py").write_text(code.replace("steps=1500", "steps=2"))  # which is all that differs
     (tmp_path / "photographs").symlink_to(photographs / "photographs")
@@ -111,27 +93,27 @@ def test_the_example_of_recovery_runs(
     ids=["README", "pruning", "quantization", "detector", "report"],
 )
 def test_every_command_and_option_exists(document: str, least: int) -> None:
-    typed = _commands(document)
+    typed = commands(document)
     assert len(typed) >= least
     for name, *words in typed:
         if name.isupper():  # a placeholder
             continue
-        assert _options(name).issuperset(word for word in words if word.startswith("-")), (name, words)
+        assert options(name).issuperset(word for word in words if word.startswith("-")), (name, words)
     for name in {name for name, *_ in typed if not name.isupper()}:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
 def test_the_options_of_predict_are_seen() -> None:
-    assert {"--save-maps", "--batch", "--threads"} <= _options("predict")
-    assert "--ratio" not in _options("predict")
+    assert {"--save-maps", "--batch", "--threads"} <= options("predict")
+    assert "--ratio" not in options("predict")
 
 
 @pytest.mark.parametrize(("document", "least"), [(PRUNING, 15), (QUANTIZATION, 8)], ids=["pruning", "quantization"])
 def test_every_option_that_the_text_names_exists(document: str, least: int) -> None:
-    options = {option for name in typer.main.get_command(app).commands for option in _options(name)}
+    known = {option for name in typer.main.get_command(app).commands for option in options(name)}
     named = set(re.findall(r"`(--[a-z-]+)", document))
     assert len(named) >= least
-    assert options.issuperset(named), named - options
+    assert known.issuperset(named), named - known
 
 
 @pytest.mark.parametrize(("command", "message"), _refusals(), ids=[command for command, _ in _refusals()])

@@ -41,11 +41,13 @@ DATASETS: dict[str, Named] = {
         lambda cache, track: read_elpv(), "2,624 solar cells, image labels only (pip install 'prunecore[elpv]')"
     ),
 }
+"""Datasets that have a name of their own."""
 
 LAYOUTS: dict[str, Layout] = {
     "mvtec": Layout(is_mvtec, read_mvtec, "CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND"),
     "folder": Layout(is_plain_folder, read_folder, "good/, bad/ and, if there are masks, masks/"),
 }
+"""Layouts of a folder, in the order in which `open_dataset` tries them."""
 
 
 def open_dataset(name: str, *, cache: str | Path, only: Sequence[str] = (), track: Track = quiet) -> list[Category]:

@@ -94,6 +94,7 @@ METHODS: dict[str, Method] = {
     ),
     "random": Method(random, "a seeded shuffle: the reference any method must beat", "-"),
 }
+"""The pruning methods by name."""
 
 ALIASES = {"bn": "batch_norm"}
 

@@ -95,6 +95,7 @@ CALIBRATORS: dict[str, Calibrator] = {
     "entropy": entropy,
     "mse": mse,
 }
+"""By name, how the range of an activation is found from the histogram of its values."""
 
 
 @dataclass(frozen=True)

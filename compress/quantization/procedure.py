@@ -36,7 +36,8 @@ CHECKED = 8  # images that the result is checked on, none of which it was calibr
 TOLERANCE = 0.5  # relative error of a map above which int8 is taken for broken: 6 dB of signal over noise
 ASKED, HURTS, NO_KERNEL = "asked for", "hurts", "no integer kernel"
 
-MaxDrop = Limit[OnnxBackbone]  # a caller's own measure of what int8 costs
+MaxDrop = Limit[OnnxBackbone]
+"""A caller's own measure of what int8 costs, and how much of it is allowed."""
 
 
 def quantize(
@@ -206,6 +207,7 @@ Backend = Callable[
     Callable[[Sequence[str]], onnx.ModelProto],
 ]
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+"""By name, what chooses the rounding and writes the int8 model."""
 
 
 def check_backend(name: str, calibration: Calibration) -> None:
