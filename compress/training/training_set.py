@@ -16,6 +16,7 @@ from compress.image_kinds import require_image, require_sequence
 from compress.training.recipe import Recipe
 
 HELD_OUT = (8, 64)  # images, at least and at most, that a held-out share means
+LEAST_TRAINED = 16  # images; a batch that is larger holds some of them twice, in other crops
 _SPLIT, _ORDER, _CROP = range(3)  # streams of random numbers
 
 
@@ -61,10 +62,11 @@ class TrainingSet:
         if len(images) == 0:
             raise CompressError("no images given: add photographs to train on")
         held = min(max(round(holdout * len(images)), HELD_OUT[0]), HELD_OUT[1]) if holdout else 0
-        if len(images) < held + batch:
+        least = min(batch, LEAST_TRAINED)
+        if len(images) < held + least:
             raise CompressError(
-                f"{len(images)} images are too few to train on: {held + batch} are needed, {held} held out for checks "
-                f"and {batch} for a batch; add images or lower the batch"
+                f"{len(images)} images are too few to train on: {held + least} are needed, {held} held out for checks "
+                f"and {least} for batches; add images"
             )
         self._images, self._labelled = images, labelled
         self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
