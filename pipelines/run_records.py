@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.files import atomic_write
+from compress.files import atomic_write, require_file
 from pipelines.backbone_store import Made
 from pipelines.locks import is_held, trying
 from pipelines.sweep_runs import SweepRun
@@ -72,7 +72,7 @@ def read_records(folder: Path) -> dict[str, Record]:
         if file.name.startswith(_SWEEP):
             continue
         with contextlib.suppress(*_DAMAGED):
-            found[file.stem] = _record(json.loads(file.read_text()))
+            found[file.stem] = _record(json.loads(require_file(file).read_text()))
     return found
 
 
@@ -81,7 +81,7 @@ def read_announced(folder: Path) -> list[Announced]:
     found = []
     for file in (folder / "progress").glob(f"{_SWEEP}*.json"):
         with contextlib.suppress(*_DAMAGED):
-            found.append(_announced(json.loads(file.read_text())))
+            found.append(_announced(json.loads(require_file(file).read_text())))
     return sorted(found, key=lambda each: each.started)
 
 
@@ -121,7 +121,7 @@ def run_lock(folder: Path, name: str) -> Path:
     return folder / "progress" / f"{name}.lock"
 
 
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGED = (CompressError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _record(given: dict[str, Any]) -> Record:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from compress.errors import CompressError, unknown
+from compress.files import require_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,10 +27,10 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
         CompressError: no such file, no TOML, a key is unknown or missing, or its value is of another type.
     """
     try:
-        given = tomllib.loads(file.read_text())
+        given = tomllib.loads(require_file(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise CompressError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no text, a number of 5,000 digits, a nest without end
         raise CompressError(f"{file} is no TOML: {error}") from error
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in besides}
     for key in given:
@@ -47,15 +48,22 @@ def _value(hint: Any, value: Any, told: str) -> Any:
     if get_origin(hint) is not tuple:
         if not _fits(hint, value):
             raise CompressError(f"{told}: {hint.__name__} is needed")
-        return value
+        return _made(hint, value, told)
     kind, items = get_args(hint)[0], value if isinstance(value, list) else [value]
     if not all(_fits(kind, item) for item in items):
         raise CompressError(f"{told}: a list of {kind.__name__} is needed")
-    return tuple(kind(item) for item in items)
+    return tuple(_made(kind, item, told) for item in items)
 
 
 def _optional(hint: Any) -> bool:
     return type(None) in get_args(hint)
+
+
+def _made(kind: type, value: Any, told: str) -> Any:
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise CompressError(f"{told}: no float is so large") from error
 
 
 def _fits(kind: type, value: Any) -> bool:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from compress.errors import CompressError, some_of
-from compress.files import atomic_path
+from compress.files import atomic_path, require_file
 from compress.networks import State
 
 FORMAT = "prunecore-checkpoint/1"
@@ -45,16 +45,19 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
     """
     if not file.exists():
         return None
+    require_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
         found = header.get("format")
         progress, asked = json.loads(header.get("progress", "{}")), json.loads(header.get("request", "{}"))
-    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:  # nested too deep, too
         raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
     if found != FORMAT:
         raise CompressError(f"{file} is no checkpoint of this version ({found}): delete it or name another file")
+    if not (isinstance(asked, dict) and isinstance(progress, dict)):
+        raise CompressError(f"checkpoint {file} is damaged (its header is no record): delete it to begin anew")
     _require_same(file, asked, json.loads(_json(request)))
     return progress, tensors
 

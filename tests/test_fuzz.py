@@ -1,0 +1,102 @@
+"""Damaged inputs before every reader: a few hundred here, hundreds of thousands in docs/reliability.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.fuzz.__main__ import NAMES
+from benchmarks.fuzz.damage import damaged
+from benchmarks.fuzz.limits import watched
+from benchmarks.fuzz.reader import MIB, clear, lay_odd
+from benchmarks.fuzz.worker import READERS, outcomes
+from compress.errors import CompressError
+from prunecore_runtime.one_line import one_line
+
+SLOW = {"command-line": 60, "artifact": 120, "detector": 120, "exported": 120, "onnx": 120, "checkpoint": 120}
+
+
+@pytest.fixture
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "workshop").mkdir()
+    (tmp_path / "inputs").mkdir()
+    monkeypatch.chdir(tmp_path / "inputs")
+    yield
+    for place in (tmp_path / "inputs").iterdir():  # links to themselves, pipes
+        clear(place)
+
+
+@pytest.mark.usefixtures("_own_folder")
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    reader = READERS[name](tmp_path / "workshop")
+    complaints, refused = [], 0
+    for index, outcome in outcomes(reader, name, 7, range(SLOW.get(name, 250)), tmp_path / "inputs"):
+        refused += outcome.refused
+        if outcome.complaint:
+            complaints.append(f"{index}: {outcome.complaint}")
+    assert not complaints, "\n".join(complaints[:3])
+    assert refused or name in ("records", "image-set", "command-line"), "no input was damaged enough to be refused"
+
+
+def test_every_reader_is_run() -> None:
+    assert set(NAMES) == set(READERS)
+
+
+@given(st.binary(max_size=300), st.integers(0, 2**32))
+def test_a_damage_follows_from_its_seed(content: bytes, seed: int) -> None:
+    assert damaged(Random(seed), content) == damaged(Random(seed), content)
+
+
+def test_what_no_reader_may_do_is_noticed(tmp_path: Path) -> None:
+    def complaint(read: object) -> str:
+        outcome = watched(read, tmp_path, (CompressError,), MIB, alarm=False)  # type: ignore[arg-type]
+        return outcome.complaint or ""
+
+    def tell(message: str) -> None:
+        error = CompressError("")
+        error.args = (message,)  # past the class, which would mend it
+        raise error
+
+    def blow_up(_: Path) -> None:
+        assert len(bytes(64 * MIB).replace(b"\0", b"x"))
+
+    def run_out(_: Path) -> None:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise CompressError("too large") from error
+
+    assert "ZeroDivisionError" in complaint(lambda place: 1 // 0)
+    assert "limit is 1" in complaint(blow_up)
+    assert "memory ran out" in complaint(run_out)
+    assert "without a message" in complaint(lambda place: tell(" "))
+    assert "of 9000 characters" in complaint(lambda place: tell("x" * 9000))
+    assert "the character '\\n'" in complaint(lambda place: tell("two\nlines"))
+    assert complaint(lambda place: tell("one line")) == ""
+
+
+def test_odd_nodes_are_of_every_kind(tmp_path: Path) -> None:
+    kinds = set()
+    for seed in range(60):
+        place = tmp_path / "node"
+        lay_odd(Random(seed), place)
+        there = os.path.lexists(place)
+        kinds.add((there, place.is_symlink(), place.is_dir(), place.is_fifo() if there else False))
+        clear(place)
+    assert len(kinds) >= 5
+
+
+@given(st.text(max_size=5000))
+def test_any_message_becomes_one_printable_line(message: str) -> None:
+    line = one_line(message)
+    assert line.isprintable()
+    assert one_line(line) == line
+    if message.isprintable() and len(message) <= 2000:
+        assert line == message
