@@ -29,6 +29,7 @@ from pipelines.sweep_runs import SweepRun
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 _SWEEP = "sweep-"
+_LONGEST = 200  # characters of a run's name; file systems take 255 with what stands behind it
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ def _record(given: dict[str, Any]) -> Record:
 def _announced(given: dict[str, Any]) -> Announced:
     plan = Announced(**given)
     _check(str, plan.identity, plan.started, plan.command, *plan.runs, *plan.runs.values())
+    # Names become paths, of locks too: none may lead out of the folder.
+    if not all(Path(name).name == name and len(name) <= _LONGEST for name in plan.runs):
+        raise ValueError("a run is called like a path")
     return plan
 
 

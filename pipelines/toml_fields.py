@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from compress.errors import CompressError, unknown
-from compress.files import require_file
+from prunecore_runtime.regular_file import why_no_file
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_LONGEST, _DOTS = 100_000, 1000
 
 
 def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dict[str, Any]:
@@ -27,7 +29,9 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
         CompressError: no such file, no TOML, a key is unknown or missing, or its value is of another type.
     """
     try:
-        given = tomllib.loads(require_file(file).read_text(encoding="utf-8"))
+        if complaint := why_no_file(file):
+            raise CompressError(complaint)
+        given = tomllib.loads(_checked(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise CompressError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no TOML, no text, a number of 5,000 digits, a nest without end
@@ -41,6 +45,13 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
         raise CompressError(f"{file} lacks {', '.join(missing)}: add them")
     hints = get_type_hints(kind)
     return {key: _value(hints[key], value, f"{file}: {key} = {value!r}") for key, value in given.items()}
+
+
+def _checked(text: str) -> str:
+    # The parser takes time and memory with the square of a key's parts: 40 kB of a.a.a.a took 25 s and 1.5 GB.
+    if len(text) > _LONGEST or any(line.count(".") > _DOTS for line in text.splitlines()):
+        raise ValueError(f"it has more than {_LONGEST} characters, or {_DOTS} dots in a line")
+    return text
 
 
 def _value(hint: Any, value: Any, told: str) -> Any:

@@ -21,7 +21,7 @@ MARGIN = (RESIZE - CROP) // 2  # pixels that the crop leaves out at each side
 MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 # What these hold, whatever they are called. Pillow would try 40 formats more, and start Ghostscript for one of them.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 # Modes that stand for a colour or grey image of 8 bits a channel.
 _EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"}

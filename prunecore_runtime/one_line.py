@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _LIMIT = 2000  # characters
 _TAIL = 500  # of these: a message ends with the cure
+_GAP = " ... "
 
 
 def one_line(message: str) -> str:
@@ -14,9 +15,9 @@ def one_line(message: str) -> str:
     >>> one_line("format \\x1b[2J,\\nthis version reads 1")
     'format \\\\x1b[2J, this version reads 1'
     """
-    if len(message) > _LIMIT:
-        message = f"{message[: _LIMIT - _TAIL]} ... {message[-_TAIL:]}"
-    if message.isprintable():
-        return message
-    spaced = message.replace("\n", " ").replace("\t", " ")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in spaced)
+    spaced = _cut(message).replace("\n", " ").replace("\t", " ")
+    return _cut("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in spaced))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LIMIT else f"{text[: _LIMIT - _TAIL - len(_GAP)]}{_GAP}{text[-_TAIL:]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -168,12 +169,24 @@ def test_a_plan_out_of_toml(tmp_path: Path) -> None:
         ("coreset = 'small'", "float is needed"),
         ("bank_size = 1.5", "int is needed"),
         ("timing = 3", "bool is needed"),
+        (f"ratios = [1{'0' * 400}]", "no float is so large"),
+        (f"coreset = 1{'0' * 400}", "no float is so large"),
+        (f'memory = "{"9" * 400}G"', "is no amount"),
     ],
 )
 def test_toml_that_means_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sweep.toml").write_text(text)
     with pytest.raises(CompressError, match=message):
         SweepPlan.from_toml(tmp_path / "sweep.toml")
+
+
+def test_toml_that_is_a_pipe_or_nested_without_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sweep.toml")
+    with pytest.raises(CompressError, match="is a pipe: name a file"):
+        SweepPlan.from_toml(tmp_path / "sweep.toml")
+    (tmp_path / "nest.toml").write_text("archs = " + "[" * 50_000)
+    with pytest.raises(CompressError, match=r"nest\.toml is no TOML"):
+        SweepPlan.from_toml(tmp_path / "nest.toml")
 
 
 def test_a_missing_toml_is_named(tmp_path: Path) -> None:

@@ -12,28 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-NAMES = (
-    *("artifact", "weights", "checkpoint", "onnx", "detector", "exported"),
-    *("image", "mask", "dataset", "image-set", "features", "bank"),
-    *("results", "records", "sweep-plan", "recipe", "command-line"),
-)
-
-
-class Stretch(NamedTuple):
-    """The inputs of one reader, from `start` to `stop`, for `seconds` at most."""
-
-    name: str
-    seed: int
-    start: int
-    stop: int
-    seconds: float
+from benchmarks.fuzz.worker import READERS, Stretch, run
 
 
 def fuzz(stretch: Stretch, out: Path) -> dict[str, Any]:
@@ -42,31 +27,26 @@ def fuzz(stretch: Stretch, out: Path) -> dict[str, Any]:
     deadline = time.monotonic() + stretch.seconds
     at = stretch.start
     while at < stretch.stop and time.monotonic() < deadline:
-        left = deadline - time.monotonic()
-        begun = at
-        for file in ("place", "sums"):
+        for file in ("place", "sums", "failures"):
             (out / file).unlink(missing_ok=True)
-        words = [stretch.name, stretch.seed, at, stretch.stop, left, out]
-        with (out / "stderr.log").open("ab") as log:
-            ended = subprocess.run(  # noqa: S603 our own command
-                [sys.executable, "-m", "benchmarks.fuzz.worker", *map(str, words)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                check=False,
-            )
+        left = stretch._replace(start=at, seconds=deadline - time.monotonic())
+        process = multiprocessing.get_context("fork").Process(target=run, args=(left, out))
+        process.start()
+        process.join()
         if not (out / "place").exists():
-            raise SystemExit(f"the worker of {stretch.name} did not begin: see {out / 'stderr.log'}")
-        (at,) = struct.unpack("q", (out / "place").read_bytes())
-        found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith(b"{")]
+            raise SystemExit(f"the process for {stretch.name} did not begin")
+        (reached,) = struct.unpack("q", (out / "place").read_bytes())
+        found = [json.loads(line) for line in (out / "failures").read_text().splitlines()]
         sums = json.loads((out / "sums").read_text()) if (out / "sums").exists() else {}
-        if ended.returncode:
-            found.append({"index": at, "complaint": f"ended the process: {ended.returncode}", "kept": ""})
-            at += 1
-        _add(totals, sums, inputs=at - begun, failures=len(found))
-        with (out / "failures.jsonl").open("a") as log_of_failures:
+        if process.exitcode:
+            found.append({"index": reached, "complaint": f"ended the process: {process.exitcode}", "kept": ""})
+            reached += 1
+        _add(totals, sums, inputs=reached - at, failures=len(found))
+        with (out / "failures.jsonl").open("a") as log:
             for failure in found:
-                log_of_failures.write(json.dumps({"reader": stretch.name, "seed": stretch.seed, **failure}) + "\n")
-        if not ended.returncode:
+                log.write(json.dumps({"reader": stretch.name, "seed": stretch.seed, **failure}) + "\n")
+        at = reached
+        if not process.exitcode:
             break
     return totals
 
@@ -84,7 +64,7 @@ def main() -> None:
     """Parse, run, print a row for each reader."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=20_000, help="inputs for each reader")
-    parser.add_argument("--only", default=",".join(NAMES), help="readers, comma-separated")
+    parser.add_argument("--only", default=",".join(READERS), help="readers, comma-separated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--seconds", type=float, default=1e9, help="at most, for each reader")

@@ -204,7 +204,7 @@ def features(workshop: Path) -> Reader:
 
     def read(place: Path) -> object:
         found = FeatureFile(place, {"of": "fuzz"})
-        return found[0 : len(found)], found.shape
+        return found[0 : len(found)] if len(found) else found.shape
 
     return Reader("", harm, read, (AnomalyError,))
 
@@ -237,7 +237,7 @@ def bank(workshop: Path) -> Reader:
                 (place / "bank.json").write_text(json.dumps(header))
 
     def read(place: Path) -> object:
-        return MemoryBank.load(place).search(queries)
+        return MemoryBank.load(place).search(queries, 1)
 
     return Reader("", harm, read, (AnomalyError,))
 

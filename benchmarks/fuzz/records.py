@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from anomaly import AnomalyError
 from benchmarks.fuzz.containers import damaged_npz
 from benchmarks.fuzz.damage import damaged, damaged_json, odd_value
 from benchmarks.fuzz.reader import Reader, clear, in_a_file, lay_odd
@@ -23,6 +24,8 @@ from pipelines.run_records import Announced, Record
 from pipelines.status import folder_status
 from pipelines.sweep_plan import SweepPlan
 from reports import Examples, ReportError, Scores, render, summarize, terminal_table
+
+_REFUSALS = (CompressError, AnomalyError)
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def results(workshop: Path) -> Reader:
         terminal_table(summary)
         return render(runs, failures, "compress report", formats=("markdown", "csv", "latex"), summary=summary)
 
+    read(whole)  # which imports what the first report does
     return Reader("", harm, read, (CompressError, ReportError))
 
 
@@ -153,7 +157,7 @@ def sweep_plan(workshop: Path) -> Reader:
         plan = SweepPlan.from_toml(place)
         return plan.slimmings(), [plan.detector(seed) for seed in plan.seeds]
 
-    return Reader(".toml", in_a_file(lambda rng: damaged_toml(rng, values)), read, (CompressError,))
+    return Reader(".toml", in_a_file(lambda rng: damaged_toml(rng, values)), read, _REFUSALS)
 
 
 def recipe(workshop: Path) -> Reader:
@@ -164,7 +168,7 @@ def recipe(workshop: Path) -> Reader:
     def read(place: Path) -> object:
         return PretrainingRecipe.read(str(place))
 
-    return Reader(".toml", in_a_file(lambda rng: damaged_toml(rng, values)), read, (CompressError,))
+    return Reader(".toml", in_a_file(lambda rng: damaged_toml(rng, values)), read, _REFUSALS)
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
