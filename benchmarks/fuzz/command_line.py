@@ -11,7 +11,7 @@ from random import Random
 from typer.testing import CliRunner
 
 from benchmarks.fuzz import data, models, records
-from benchmarks.fuzz.reader import MIB, Reader
+from benchmarks.fuzz.reader import MIB, Reader, lay_odd
 from pipelines.cli import app
 
 _WORDS = (
@@ -37,7 +37,7 @@ _WORDS = (
         "\x1b[2J",
         "a\nb",
         "..",
-        "/",
+        "/proc",
         "/dev/zero",
         "/dev/null",
         "resnet18",
@@ -104,17 +104,17 @@ def command_line(workshop: Path) -> Reader:
             if suffix == ".json":
                 target.write_text(json.dumps(records.row()), encoding="utf-8")
             elif rng.random() < 0.9:
-                readers[suffix].harm(rng, target)
+                (lay_odd if rng.random() < 0.05 else readers[suffix].harm)(rng, target)
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
             at = rng.randrange(1, len(words) + 1)
             words[at : at + rng.randrange(2)] = [rng.choice(_WORDS)]
         (place / "words.json").write_text(json.dumps(words))
 
     def read(place: Path) -> object:
-        words = [
-            str(place / word) if word.startswith(("FILE.", "out", "nowhere")) else word
-            for word in json.loads((place / "words.json").read_text())
-        ]
+        words = ["report", str(place)]
+        if (place / "words.json").is_file():
+            typed = json.loads((place / "words.json").read_text())
+            words = [str(place / word) if word.startswith(("FILE.", "out", "nowhere")) else word for word in typed]
         result = CliRunner().invoke(app, words)
         shutil.rmtree(place / "out", ignore_errors=True)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
