@@ -173,6 +173,19 @@ def test_a_model_with_a_tensor_in_another_file_is_refused(exported: Path, tmp_pa
         load_onnx(tmp_path / "reader.onnx")
 
 
+def test_a_model_with_another_input_or_absurd_maps_is_refused(exported: Path, tmp_path: Path) -> None:
+    model, header = read_model(exported)
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = -7
+    (tmp_path / "odd.onnx").write_bytes(labelled(model, header))
+    with pytest.raises(CompressError, match="are not maps of the taps"):
+        load_onnx(tmp_path / "odd.onnx")
+    model, header = read_model(exported)
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("second", onnx.TensorProto.FLOAT, [1]))
+    (tmp_path / "two.onnx").write_bytes(labelled(model, header))
+    with pytest.raises(CompressError, match="takes 2 inputs, and ours take one"):
+        load_onnx(tmp_path / "two.onnx")
+
+
 def test_reading_gives_the_model_back(exported: Path, graph: Graph) -> None:
     model, header = read_model(exported)
     assert model == graph.model

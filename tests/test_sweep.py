@@ -169,6 +169,7 @@ def test_a_plan_out_of_toml(tmp_path: Path) -> None:
         ("coreset = 'small'", "float is needed"),
         ("bank_size = 1.5", "int is needed"),
         ("timing = 3", "bool is needed"),
+        (f"a{'.a' * 2000} = 1", "dots in a line"),
         (f"ratios = [1{'0' * 400}]", "no float is so large"),
         (f"coreset = 1{'0' * 400}", "no float is so large"),
         (f'memory = "{"9" * 400}G"', "is no amount"),
