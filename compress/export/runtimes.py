@@ -14,7 +14,6 @@ from compress.errors import CompressError, unknown
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 
-
 def open_onnxruntime(model: bytes, threads: int) -> Run:
     """ONNX Runtime on the CPU, with all its fusions.
 

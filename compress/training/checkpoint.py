@@ -52,7 +52,7 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
         found = header.get("format")
         progress, asked = json.loads(header.get("progress", "{}")), json.loads(header.get("request", "{}"))
-    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:  # nested too deep, too
+    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
     if found != FORMAT:
         raise CompressError(f"{file} is no checkpoint of this version ({found}): delete it or name another file")

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 OPTIMIZERS = ("muon", "adamw")
 _STEP = "step"  # the one thing remembered that is no tensor of the parameter's shape
-_REMEMBERED = {torch.optim.Muon: {"momentum_buffer"}, torch.optim.AdamW: {_STEP, "exp_avg", "exp_avg_sq"}}
+_REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.Muon: {"momentum_buffer"},
+    torch.optim.AdamW: {_STEP, "exp_avg", "exp_avg_sq"},
+}
 
 
 class Optimizer:
