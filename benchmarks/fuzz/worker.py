@@ -43,6 +43,8 @@ def outcomes(
 
 def run(stretch: Stretch, out: Path) -> None:
     """Failures go to `failures` in `out`, the sums to `sums`, and to `place` how far the stretch is."""
+    log = os.open(out / "stderr.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 2)  # what readers and C libraries note
     warnings.simplefilter("ignore")
     logging.disable()
     with tempfile.TemporaryDirectory() as made:
