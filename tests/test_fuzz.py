@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz.damage import damaged, generator
 from benchmarks.fuzz.limits import watched
 from benchmarks.fuzz.reader import MIB, clear, lay_odd
 from benchmarks.fuzz.worker import READERS, outcomes
-from compress.errors import CompressError
+from compress import CompressError, load_backbone
+from pipelines.detector_file import load_detector
 from prunecore_runtime.one_line import one_line
 
 SLOW = {"command-line": 60, "artifact": 120, "detector": 120, "exported": 120, "onnx": 120, "checkpoint": 120}
@@ -85,6 +90,38 @@ def test_odd_nodes_are_of_every_kind(tmp_path: Path) -> None:
         kinds.add((there, place.is_symlink(), place.is_dir(), place.is_fifo() if there else False))
         clear(place)
     assert len(kinds) >= 5
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner), max_leaves=20
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_JSON, st.integers(-8, 8), st.binary(max_size=40))
+def test_any_header_of_tensors_is_a_refusal(header: object, off: int, tensors: bytes) -> None:
+    text = json.dumps(header).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "any.safetensors")
+        file.write_bytes(max(0, len(text) + off).to_bytes(8, "little") + text + tensors)
+        with pytest.raises(CompressError, match=r"any\.safetensors (is truncated|is no prunecore artifact)"):
+            load_backbone(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=40) | st.sampled_from(["../evil", "/etc/passwd", "bank.safetensors"])))
+def test_any_names_in_an_archive_are_a_refusal_and_leave_no_file(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        file = Path(folder, "inside", "any.detector")
+        file.parent.mkdir()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("detector.json", *names):
+                archive.writestr(name, b"{}")
+        with pytest.raises(CompressError, match="is no detector of ours"):
+            load_detector(file)
+        assert [place.name for place in Path(folder).rglob("*")] == ["inside", "any.detector"]
 
 
 @given(st.text(max_size=5000))
