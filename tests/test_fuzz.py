@@ -22,7 +22,15 @@ from compress import CompressError, load_backbone
 from pipelines.detector_file import load_detector
 from prunecore_runtime.one_line import one_line
 
-SLOW = {"command-line": 60, "artifact": 120, "detector": 120, "exported": 120, "onnx": 120, "checkpoint": 120}
+SLOW = {
+    "results": 15,
+    "command-line": 60,
+    "artifact": 120,
+    "detector": 120,
+    "exported": 120,
+    "onnx": 120,
+    "checkpoint": 120,
+}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _read(folder: Path, header: dict[str, Any], *, memory_map: bool) -> tuple[In
             else FaissIndex.read(found["index"], spec, memory_map=memory_map)
         )
         images = np.load(found["images"], allow_pickle=False)
-    except (KeyError, TypeError, ValueError, OverflowError, EOFError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, EOFError, TokenError, OSError) as error:
         raise _damaged(folder, HEADER) from error
     if (len(index), index.dimension) != shape or images.shape != shape[:1]:
         raise _damaged(folder, HEADER)
