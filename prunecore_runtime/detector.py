@@ -74,7 +74,10 @@ class Detector:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # Its fallback tries the same again, and prints so to stdout, where scores go.
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # its classes are made at run time, one for each status
             raise DetectorError(
                 f"{file} cannot be run by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)}): "

@@ -23,13 +23,8 @@ from pipelines.detector_file import load_detector
 from prunecore_runtime.one_line import one_line
 
 SLOW = {
-    "results": 15,
-    "command-line": 60,
-    "artifact": 120,
-    "detector": 120,
-    "exported": 120,
-    "onnx": 120,
-    "checkpoint": 120,
+    **{"results": 15, "command-line": 60},
+    **dict.fromkeys(("artifact", "detector", "exported", "onnx", "checkpoint"), 120),
 }
 
 

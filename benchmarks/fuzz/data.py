@@ -122,7 +122,7 @@ def _harmed_folder(rng: Random, whole: Path, place: Path, seeds: list[bytes]) ->
         elif kind == 6 and chosen.is_file():
             chosen.write_bytes(rng.choice(seeds))
         elif chosen.is_dir():
-            (chosen / f"deep{len(inside)}").mkdir()
+            (chosen / f"deep{len(inside)}").mkdir(exist_ok=True)
 
 
 def _rename(place: Path, name: bytes) -> None:

@@ -27,6 +27,7 @@ from compress import CompressError, Recipe
 from compress.artifact import _digest as digest_of_artifact
 from compress.export.header import _digest as digest_of_onnx
 from compress.export.header import read_model
+from compress.files import require_file
 from compress.training import Run, TrainingSet, train
 from compress.weights.fetched import Fetched, fit_to
 from compress.weights.tensor_file import read_tensors
@@ -99,7 +100,7 @@ def weights(workshop: Path) -> Reader:
             suffix = ".safetensors" if content[:1] == b"S" else ".pth"
             place = place.with_suffix(suffix)
             place.write_bytes(content[1:])
-        fetched = Fetched("seed", read_tensors(place), None)
+        fetched = Fetched("seed", read_tensors(require_file(place)), None)
         network.load_state_dict(fit_to(network, fetched))
         return fetched
 

@@ -24,7 +24,8 @@ def open_onnxruntime(model: bytes, threads: int) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what it warns of is how it optimises
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Its fallback tries the same again, and prints so to stdout.
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # its classes are made at run time, one for each status
         raise _refused("run it", error) from error
     names = [each.name for each in session.get_inputs()]
