@@ -155,6 +155,7 @@ def test_foreign_newer_edited_and_broken_files_are_refused(exported: Path, graph
     assert "damaged" in refused(whole[: len(whole) // 2])
     assert "damaged" in refused(b"not a model at all")
     assert "upgrade prunecore" in refused(whole.replace(FORMAT.encode(), b"prunecore-onnx/9"))
+    assert "no ONNX backbone" in refused(whole.replace(FORMAT.encode(), FORMAT.encode()[:-1] + b"\xff")), "no text"
     assert "was changed" in refused(whole.replace(b'"precision":"fp32"', b'"precision":"int8"'))
     with pytest.raises(CompressError, match="no such file"):
         load_onnx(tmp_path / "missing.onnx")

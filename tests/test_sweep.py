@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from anomaly import DATASETS, AnomalyError, Category, open_dataset
 from compress import CompressError
 from pipelines import sweep_runs, sweep_worker
 from pipelines.evaluate import DetectorSettings, evaluate
+from pipelines.evidence import read_evidence
 from pipelines.results import Row, read_results
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
@@ -283,3 +285,11 @@ def test_every_named_dataset_is_evaluated(name: str, tmp_path_factory: pytest.Te
     assert row.image_auroc is not None
     assert (row.pixel_auroc is not None) == category.has_masks
     assert row.ms_total is None
+
+
+def test_evidence_whose_header_is_no_python_is_left_out_with_a_complaint(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "row.npz", "w") as archive:
+        archive.writestr("range.npy", b"\x93NUMPY\x01\x00\x0b\x00{'descr': (")
+    evidence, complaint = read_evidence(tmp_path / "row.npz")
+    assert evidence.examples is None
+    assert "damaged" in (complaint or "")

@@ -67,9 +67,8 @@ def lay_odd(rng: Random, place: Path) -> None:
         place.write_bytes(b"")
     elif kind == 6:
         here = os.open(place.parent, os.O_RDONLY)
-        with socket.socket(socket.AF_UNIX) as bound:  # the name of a socket may have 107 characters
-            with contextlib.suppress(OSError):
-                bound.bind(f"/proc/self/fd/{here}/{place.name}")
+        with socket.socket(socket.AF_UNIX) as bound, contextlib.suppress(OSError):  # a name may have 107 characters
+            bound.bind(f"/proc/self/fd/{here}/{place.name}")
         os.close(here)
 
 
