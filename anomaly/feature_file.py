@@ -32,6 +32,10 @@ class _Block:
     dimensions: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if not (type(self.rows) is type(self.dimensions) is int and self.rows > 0 < self.dimensions):
+            raise ValueError(f"a block of {self.rows} x {self.dimensions}")
+
 
 class FeatureFile:
     """Features (N, D) in `folder`; `file[start:stop]` reads rows as float32, `append` adds a block.
@@ -135,7 +139,9 @@ class FeatureFile:
             raise self._damaged("has another heading than its name says")
         try:
             self._blocks = [_Block(**json.loads(line)) for line in whole]
-        except (ValueError, TypeError) as error:
+            if len({block.dimensions for block in self._blocks}) > 1:
+                raise ValueError("rows of several lengths")
+        except (ValueError, TypeError, RecursionError) as error:
             raise self._damaged(f"has an unreadable list of blocks ({error})") from error
         with self._lines.open("rb+") as stream:
             stream.truncate(sum(len(line) + 1 for line in (first, *whole)))

@@ -50,7 +50,10 @@ def read_mask(file: Path, size: tuple[int, int]) -> Image.Image:
                 f"mask {file} is {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}: "
                 "they must be equal; make the mask anew"
             )
-        grey = np.asarray(image.convert("L"))
+        try:
+            grey = np.asarray(image.convert("L"))
+        except ValueError as error:
+            raise AnomalyError(f"mask {file} has pixels of kind {image.mode!r}: save it as 8-bit grey") from error
     if 0 < grey.max() <= MASK_THRESHOLD:
         raise AnomalyError(
             f"mask {file} has no pixel above {MASK_THRESHOLD} (its largest is {grey.max()}): "

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from compress.architectures import Architecture, find_architecture, stages_of
 from compress.blank import BlankWeights
-from compress.errors import CompressError
+from compress.errors import CompressError, some_of
 from compress.networks import State
 from compress.resize import Shapes, resize, shapes_of
 from compress.weights import WeightsOrigin, fetch_weights, fit_to
+
+_MEASURED = 512  # pixels at most of the image that channels and strides are read off: larger ones have the same
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _measure(self) -> FeatureInfo:
         training = self.training
-        side = self.spec.size
+        side = min(self.spec.size, _MEASURED)
         maps = self.eval()(torch.zeros(1, 3, side, side))
         self.train(training)
         reductions = [reduction(side, feature_map.shape[-1]) for feature_map in maps]
@@ -174,7 +176,9 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
     architecture = find_architecture(spec.arch)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     with torch.device("meta"):  # a small file must not make us allocate a huge parent before it proves to fit
-        resize(_trunk(architecture, spec.taps)[1], shapes)
+        parent = _trunk(architecture, spec.taps)[1]
+        resize(parent, shapes)
+        _require_names(spec.arch, parent, shapes)
     with BlankWeights():
         _, trunk = _trunk(architecture, spec.taps)
     resize(trunk, shapes)
@@ -183,6 +187,16 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
         return Backbone(spec, trunk).eval()
     except RuntimeError as error:  # torch lists every missing and unexpected name
         raise CompressError(f"the tensors do not make a {spec.arch}: {_one_line(error)}") from error
+
+
+def _require_names(arch: str, parent: nn.Module, shapes: Shapes) -> None:
+    names = parent.state_dict().keys()
+    missing, foreign = sorted(names - shapes.keys()), sorted(shapes.keys() - names)
+    if missing or foreign:
+        raise CompressError(
+            f"the tensors do not make a {arch}: {len(missing)} are missing ({some_of(missing, 3)}), {len(foreign)} are "
+            f"not its own ({some_of(foreign, 3)}); get the file again"
+        )
 
 
 def whole_network(backbone: Backbone) -> nn.Module:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from prunecore_runtime.one_line import one_line
+
 
 class CompressError(Exception):
-    """A request that cannot be met. The message names the value, the limit and the cure."""
+    """A request that cannot be met. The message, one printable line, names the value, the limit and the cure."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class RatioError(CompressError):

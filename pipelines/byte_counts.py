@@ -18,7 +18,7 @@ def byte_count(text: str) -> int:
     >>> byte_count("1.5G")
     1610612736
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     count = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if count < 1:
         raise CompressError(f"memory {text!r} is no amount: write 512M or 4G")

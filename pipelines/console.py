@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperGroup
 
+from prunecore_runtime.one_line import one_line
+
 if TYPE_CHECKING:
     from anomaly.progress import Description
     from reports import TextTable
@@ -37,7 +39,7 @@ _err = Console(stderr=True, highlight=False)
 
 def note(message: str) -> None:
     """One line for the person, not for the next program."""
-    _err.print(message, markup=False, soft_wrap=True)
+    _err.print(one_line(message), markup=False, soft_wrap=True)
 
 
 def print_table(

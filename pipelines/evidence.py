@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ SUFFIX = ".npz"
 _MAX_UNPACKED = 256_000_000  # nine examples take 3 MB, the small maps of 100,000 images 78 MB
 _DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, TokenError),  # the last one out of numpy's headers
 )
 _EXAMPLES, _SCORES = ("images", "maps", "scores"), ("labels", "scores", "maps")
 

@@ -26,9 +26,9 @@ def trying(file: Path, *, wait: bool = False) -> Iterator[bool]:
 
 def is_held(file: Path) -> bool:
     """Whether some process holds the lock `file`; makes none."""
-    if not file.exists():
-        return False
     try:
+        if not file.is_file():
+            return False
         with trying(file) as free:
             return not free
     except OSError:  # a folder that may only be read: who works in it cannot be told

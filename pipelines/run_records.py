@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError
-from compress.files import atomic_write
+from compress.files import atomic_write, require_file
 from pipelines.backbone_store import Made
 from pipelines.locks import is_held, trying
 from pipelines.sweep_runs import SweepRun
 
 RUNNING = "running"
 _SWEEP = "sweep-"
+_LONGEST = 200  # characters of a run's name; file systems take 255 with what stands behind it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_records(folder: Path) -> dict[str, Record]:
         if file.name.startswith(_SWEEP):
             continue
         with contextlib.suppress(*_DAMAGED):
-            found[file.stem] = _record(json.loads(file.read_text()))
+            found[file.stem] = _record(json.loads(require_file(file).read_text()))
     return found
 
 
@@ -84,7 +85,7 @@ def read_announced(folder: Path) -> list[Announced]:
     found = []
     for file in (folder / "progress").glob(f"{_SWEEP}*.json"):
         with contextlib.suppress(*_DAMAGED):
-            found.append(_announced(json.loads(file.read_text())))
+            found.append(_announced(json.loads(require_file(file).read_text())))
     return sorted(found, key=lambda each: each.started)
 
 
@@ -124,7 +125,7 @@ def run_lock(folder: Path, name: str) -> Path:
     return folder / "progress" / f"{name}.lock"
 
 
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGED = (CompressError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _record(given: dict[str, Any]) -> Record:
@@ -140,6 +141,9 @@ def _record(given: dict[str, Any]) -> Record:
 def _announced(given: dict[str, Any]) -> Announced:
     plan = Announced(**given)
     _check(str, plan.identity, plan.started, plan.command, *plan.runs, *plan.runs.values())
+    # Names become paths, of locks too: none may lead out of the folder.
+    if not all(Path(name).name == name and len(name) <= _LONGEST for name in plan.runs):
+        raise ValueError("a run is called like a path")
     return plan
 
 

@@ -10,11 +10,14 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from compress.errors import CompressError, unknown
+from prunecore_runtime.regular_file import why_no_file
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_LONGEST, _DOTS = 100_000, 1000
 
 
 def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dict[str, Any]:
@@ -27,10 +30,12 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
         CompressError: no such file, no TOML, a key is unknown or missing, or its value is of another type.
     """
     try:
-        given = tomllib.loads(file.read_text())
+        if complaint := why_no_file(file):
+            raise CompressError(complaint)
+        given = tomllib.loads(_checked(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise CompressError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no text, a number of 5,000 digits, a nest without end
         raise CompressError(f"{file} is no TOML: {error}") from error
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in besides}
     for key in given:
@@ -43,17 +48,31 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
     return {key: _value(hints[key], value, f"{file}: {key} = {value!r}") for key, value in given.items()}
 
 
+def _checked(text: str) -> str:
+    # The parser takes time and memory with the square of a key's parts: 40 kB of a.a.a.a took 25 s and 1.5 GB.
+    if len(text) > _LONGEST or any(line.count(".") > _DOTS for line in text.split("\n")):
+        raise ValueError(f"it has more than {_LONGEST} characters, or {_DOTS} dots in a line")
+    return text
+
+
 def _value(hint: Any, value: Any, told: str) -> Any:
     if NoneType in get_args(hint):  # in TOML a key that is None is left out
         hint = next(each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is not tuple:
         if not _fits(hint, value):
             raise CompressError(f"{told}: {hint.__name__} is needed")
-        return value
+        return _made(hint, value, told)
     kind, items = get_args(hint)[0], value if isinstance(value, list) else [value]
     if not all(_fits(kind, item) for item in items):
         raise CompressError(f"{told}: a list of {kind.__name__} is needed")
-    return tuple(kind(item) for item in items)
+    return tuple(_made(kind, item, told) for item in items)
+
+
+def _made(kind: type, value: Any, told: str) -> Any:
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise CompressError(f"{told}: no float is so large") from error
 
 
 def _fits(kind: type, value: Any) -> bool:

@@ -74,7 +74,10 @@ class Detector:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # Its fallback tries the same again, and prints so to stdout, where scores go.
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # its classes are made at run time, one for each status
             raise DetectorError(
                 f"{file} cannot be run by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)}): "
@@ -106,13 +109,16 @@ class Detector:
         The graph resizes as Pillow does, within one grey level; `predict` lets Pillow do it, which is faster.
 
         Raises:
-            DetectorError: another type or shape, or one without images or pixels.
+            DetectorError: another type or shape, or one without images or pixels, or a graph that cannot be computed.
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or not batch.size:
             raise DetectorError(
                 f"a batch is {batch.dtype} {batch.shape}, and must be uint8 (N, H, W, 3), none of them 0"
             )
-        scores, normalised, maps = self._session.run(OUTPUTS, {INPUT: batch})
+        try:
+            scores, normalised, maps = self._session.run(OUTPUTS, {INPUT: batch})
+        except Exception as error:
+            raise DetectorError(f"ONNX Runtime cannot score a batch {batch.shape} ({_first_line(error)})") from error
         if self._rescaled:
             normalised = scores / np.float32(self.threshold)
         return Prediction(scores, normalised, normalised > 1, maps)

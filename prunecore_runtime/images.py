@@ -20,9 +20,12 @@ CROP = 224
 MARGIN = (RESIZE - CROP) // 2  # pixels that the crop leaves out at each side
 MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+# What these hold, whatever they are called. Pillow would try 40 formats more, and start Ghostscript for one of them.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 # Modes that stand for a colour or grey image of 8 bits a channel.
-_EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"}
+_EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"}
+_READ = "PNG, JPEG, BMP, TIFF and WebP are read"
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -40,7 +43,7 @@ def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
         if image.mode in _EIGHT_BIT:
             return image.convert("RGB")
         if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
-            return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         raise ImageError(
             f"image {file} has pixels of kind {image.mode!r}, of unknown range: save it with 8 or 16 bits a channel"
         )
@@ -58,7 +61,7 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
             raise ImageError(f"image {complaint}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
-            image = Image.open(file)
+            image = Image.open(file, formats=FORMATS)
             if not image.width * image.height:
                 raise ImageError(f"image {file} has {image.width} x {image.height} pixels: replace or remove it")
             if image.width * image.height > MAX_PIXELS:
@@ -80,9 +83,8 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
     except Image.DecompressionBombError as error:
         raise ImageError(f"image {file} is over the limit of {MAX_PIXELS // 1_000_000} million pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"image {file} is damaged or no image: replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError, KeyError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+        raise ImageError(f"image {file} is damaged or no image ({_READ}): replace or remove it") from error
+    except Exception as error:  # Pillow's decoders raise ten kinds on damaged files, and each version others
         raise ImageError(f"image {file} is truncated or damaged ({error}): replace or remove it") from error
 
 

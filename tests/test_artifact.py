@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,32 @@ def _rewrite(file: Path, edit: Any, *, sign: bool) -> None:
     if sign:
         header["sha256"] = artifact_module._digest(header["backbone"], tensors)
     save_file(tensors, file, metadata=header)
+
+
+def test_a_description_with_a_large_image_takes_no_memory_to_read(file: Path) -> None:
+    """A network run on 4096 x 4096 pixels would take gigabytes."""
+    _rewrite(file, lambda d: d.update(size=4096), sign=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = compress.load_backbone(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    assert loaded.feature_info.reduction() == [8, 16]
+
+
+def test_tensors_that_are_missing_or_foreign_are_named(file: Path) -> None:
+    header, tensors = _header(file), load_file(file)
+    tensors["surprise"] = tensors.pop("features.0.0.weight")
+    del (description := json.loads(header["backbone"]))["pruning"]["kept"]["features.0.0"]
+    header["backbone"] = json.dumps(description, sort_keys=True)
+    header["sha256"] = artifact_module._digest(header["backbone"], tensors)
+    save_file(tensors, file, metadata=header)
+    with pytest.raises(
+        CompressError, match=r"1 are missing \(features\.0\.0\.weight\), 1 are not its own \(surprise\)"
+    ):
+        compress.load_backbone(file)
+
+
+def test_what_a_file_says_cannot_move_the_terminals_cursor(file: Path) -> None:
+    save_file(load_file(file), file, metadata={**_header(file), "format": "prunecore/\x1b[2J\n2"})
+    with pytest.raises(CompressError) as refused:
+        compress.load_backbone(file)
+    assert r"has format prunecore/\x1b[2J 2, this version" in str(refused.value)

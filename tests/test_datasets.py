@@ -197,3 +197,11 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
     gone = Sample(tmp_path / "gone.png", "good")
     with pytest.raises(AnomalyError, match=r"cannot read .*gone\.png"):
         fingerprint(Category("d", "c", (gone,), (gone,)))
+
+
+def test_a_name_that_is_no_text_has_a_fingerprint(tmp_path: Path) -> None:
+    for name in (b"0.png", b"1.png", b"\xff\xfe.png"):
+        _image(Path(os.fsdecode(os.fsencode(tmp_path / "odd" / "good") + b"/" + name)))
+    (category,) = _open(tmp_path / "odd")
+    assert len(category.train) + len(category.test) == 3
+    assert len(fingerprint(category)) == 64

@@ -155,6 +155,7 @@ def test_foreign_newer_edited_and_broken_files_are_refused(exported: Path, graph
     assert "damaged" in refused(whole[: len(whole) // 2])
     assert "damaged" in refused(b"not a model at all")
     assert "upgrade prunecore" in refused(whole.replace(FORMAT.encode(), b"prunecore-onnx/9"))
+    assert "no ONNX backbone" in refused(whole.replace(FORMAT.encode(), FORMAT.encode()[:-1] + b"\xff")), "no text"
     assert "was changed" in refused(whole.replace(b'"precision":"fp32"', b'"precision":"int8"'))
     with pytest.raises(CompressError, match="no such file"):
         load_onnx(tmp_path / "missing.onnx")
@@ -171,6 +172,19 @@ def test_a_model_with_a_tensor_in_another_file_is_refused(exported: Path, tmp_pa
     (tmp_path / "reader.onnx").write_bytes(labelled(model, header))
     with pytest.raises(CompressError, match="keeps tensors in other files"):
         load_onnx(tmp_path / "reader.onnx")
+
+
+def test_a_model_with_another_input_or_absurd_maps_is_refused(exported: Path, tmp_path: Path) -> None:
+    model, header = read_model(exported)
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = -7
+    (tmp_path / "odd.onnx").write_bytes(labelled(model, header))
+    with pytest.raises(CompressError, match="are not maps of the taps"):
+        load_onnx(tmp_path / "odd.onnx")
+    model, header = read_model(exported)
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("second", onnx.TensorProto.FLOAT, [1]))
+    (tmp_path / "two.onnx").write_bytes(labelled(model, header))
+    with pytest.raises(CompressError, match="takes 2 inputs, and ours take one"):
+        load_onnx(tmp_path / "two.onnx")
 
 
 def test_reading_gives_the_model_back(exported: Path, graph: Graph) -> None:

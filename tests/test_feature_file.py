@@ -228,3 +228,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AnomalyError, match="cannot keep features in"):
         FeatureFile(tmp_path / "file", {})
+
+
+@pytest.mark.parametrize("rows", ['"3"', "-3", "0", "null", "1e400", "[" * 100_000])
+def test_a_list_of_blocks_with_odd_numbers_is_refused(tmp_path: Path, rows: str) -> None:
+    FeatureFile(tmp_path, {}).append(torch.zeros(3, 2))
+    (lines,) = tmp_path.glob("*.blocks")
+    heading, block, _ = lines.read_text().split("\n")
+    lines.write_text(f"{heading}\n{block.replace('3', rows, 1)}\n")
+    with pytest.raises(AnomalyError, match=r"unreadable list of blocks .*: delete it"):
+        FeatureFile(tmp_path, {})

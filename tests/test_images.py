@@ -147,3 +147,27 @@ def test_only_images_are_listed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [file.name for file in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
+
+
+def test_what_is_called_png_and_is_no_image_of_the_known_formats_is_refused(tmp_path: Path) -> None:
+    """PostScript above all: Pillow would start another program to draw it."""
+    for kind in ("EPS", "GIF", "PDF"):
+        Image.fromarray(GREY).convert("RGB").save(tmp_path / "a.png", format=kind)
+        with pytest.raises(AnomalyError, match=r"no image \(PNG, JPEG, BMP, TIFF and WebP are read\)"):
+            read_image(tmp_path / "a.png")
+
+
+def test_lab_colours_which_pillow_cannot_convert_are_refused(tmp_path: Path) -> None:
+    file = _saved(tmp_path, Image.new("LAB", (8, 8)), "lab.tif")
+    with pytest.raises(AnomalyError, match=r"lab\.tif has pixels of kind 'LAB'"):
+        read_image(file)
+    with pytest.raises(AnomalyError, match=r"mask .*lab\.tif has pixels of kind 'LAB'"):
+        read_mask(file, (8, 8))
+
+
+def test_sixteen_bits_of_either_byte_order_become_the_same_rgb(tmp_path: Path) -> None:
+    deep = GREY.astype(np.uint16) * 257
+    little = _saved(tmp_path, Image.fromarray(deep), "little.tif")
+    big = _saved(tmp_path, Image.frombytes("I;16B", deep.shape[::-1], deep.astype(">u2").tobytes()), "big.tif")
+    assert np.array_equal(np.asarray(read_image(little))[..., 1], GREY)
+    assert np.array_equal(np.asarray(read_image(big)), np.asarray(read_image(little)))

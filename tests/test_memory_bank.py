@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -438,3 +439,13 @@ def test_faiss_takes_torchs_threads_and_gives_them_back(monkeypatch: pytest.Monk
 def test_a_graphics_card_takes_larger_blocks() -> None:
     on_cpu = exact._block(torch.empty(0), None)
     assert on_cpu[0] * on_cpu[1] * 4 == 8 << 20
+
+
+@pytest.mark.parametrize("part", ["bank.json", "index", "images"])
+def test_a_pipe_in_a_bank_is_refused_and_nobody_waits_for_it(tmp_path: Path, part: str) -> None:
+    MemoryBank(_blobs(50)).save(tmp_path / "bank")
+    file = next((tmp_path / "bank").glob(f"{part}*"))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(AnomalyError, match="is a pipe: name a file"):
+        MemoryBank.load(tmp_path / "bank")

@@ -252,3 +252,30 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     record = Record("running", "k", "a on b", now(), os.getpid())
     write_record(tmp_path, "name", record)
     assert read_records(tmp_path) == {"name": record}
+
+
+def test_names_in_a_plan_lead_to_no_file_outside_the_folder(tmp_path: Path) -> None:
+    """A lock is opened to see who holds it: a stranger's results must not have it done to any file that ends so."""
+    runs = tmp_path / "runs"
+    (runs / "progress").mkdir(parents=True)
+    (tmp_path / "poetry.lock").write_text("whole")
+    (tmp_path / "row.json").write_text('{"key": "k"}')
+    for number, name in enumerate(("../../poetry", "../row", str(tmp_path / "row"), "x" * 5000)):
+        plan = {"identity": "x", "started": "", "command": "", "runs": {name: "k"}}
+        (runs / "progress" / f"sweep-{number}.json").write_text(json.dumps(plan))
+    with pytest.raises(CompressError, match="has no plan of a sweep"):
+        folder_status(runs)
+    assert (tmp_path / "poetry.lock").read_text() == "whole"
+
+
+def test_pipes_and_links_among_the_records_are_passed_over(tmp_path: Path) -> None:
+    progress = tmp_path / "runs" / "progress"
+    progress.mkdir(parents=True)
+    (progress / "sweep-0.json").write_text(
+        json.dumps({"identity": "x", "started": "", "command": "", "runs": {"a": "k", "b": "k"}})
+    )
+    os.mkfifo(progress / "a.json")
+    os.mkfifo(progress / "a.lock")
+    (progress / "b.lock").symlink_to("b.lock")
+    (progress / "sweep-1.json").symlink_to("/dev/zero")
+    assert states(tmp_path / "runs") == {"a": "waiting", "b": "waiting"}

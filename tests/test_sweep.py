@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from anomaly import DATASETS, AnomalyError, Category, open_dataset
 from compress import CompressError
 from pipelines import sweep_runs, sweep_worker
 from pipelines.evaluate import DetectorSettings, evaluate
+from pipelines.evidence import read_evidence
 from pipelines.results import Row, read_results
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
@@ -168,12 +171,25 @@ def test_a_plan_out_of_toml(tmp_path: Path) -> None:
         ("coreset = 'small'", "float is needed"),
         ("bank_size = 1.5", "int is needed"),
         ("timing = 3", "bool is needed"),
+        (f"a{'.a' * 2000} = 1", "dots in a line"),
+        (f"ratios = [1{'0' * 400}]", "no float is so large"),
+        (f"coreset = 1{'0' * 400}", "no float is so large"),
+        (f'memory = "{"9" * 400}G"', "is no amount"),
     ],
 )
 def test_toml_that_means_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sweep.toml").write_text(text)
     with pytest.raises(CompressError, match=message):
         SweepPlan.from_toml(tmp_path / "sweep.toml")
+
+
+def test_toml_that_is_a_pipe_or_nested_without_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sweep.toml")
+    with pytest.raises(CompressError, match="is a pipe: name a file"):
+        SweepPlan.from_toml(tmp_path / "sweep.toml")
+    (tmp_path / "nest.toml").write_text("archs = " + "[" * 50_000)
+    with pytest.raises(CompressError, match=r"nest\.toml is no TOML"):
+        SweepPlan.from_toml(tmp_path / "nest.toml")
 
 
 def test_a_missing_toml_is_named(tmp_path: Path) -> None:
@@ -269,3 +285,11 @@ def test_every_named_dataset_is_evaluated(name: str, tmp_path_factory: pytest.Te
     assert row.image_auroc is not None
     assert (row.pixel_auroc is not None) == category.has_masks
     assert row.ms_total is None
+
+
+def test_evidence_whose_header_is_no_python_is_left_out_with_a_complaint(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "row.npz", "w") as archive:
+        archive.writestr("range.npy", b"\x93NUMPY\x01\x00\x0b\x00{'descr': (")
+    evidence, complaint = read_evidence(tmp_path / "row.npz")
+    assert evidence.examples is None
+    assert "damaged" in (complaint or "")

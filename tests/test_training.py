@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from networks import same
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -399,3 +403,55 @@ def test_training_runs_on_cuda_and_comes_back() -> None:
     assert outcome.first is not None
     assert outcome.best is not None
     assert outcome.best < 0.5 * outcome.first
+
+
+def _kept(tmp_path: Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+    """A checkpoint after 4 of 8 steps: the file, its header and its tensors."""
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        brightness(Run(8, SMALL, checkpoint=file, report=killed_after(5)))
+    with safe_open(file, "pt") as opened:
+        return file, opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("progress", '{"steps": "4"}'),
+        ("progress", '{"steps": 400}'),
+        ("progress", '{"steps": 4, "best": NaN}'),
+        ("progress", '{"surprise": 1}'),
+        ("progress", "[]"),
+        ("request", "7"),
+        ("request", "[" * 100_000),
+    ],
+)
+def test_a_checkpoint_with_an_odd_header_is_refused(tmp_path: Path, part: str, text: str) -> None:
+    file, header, tensors = _kept(tmp_path)
+    save_file(tensors, file, {**header, part: text})
+    with pytest.raises(CompressError, match=r"is damaged .*: delete it to begin anew"):
+        brightness(Run(8, SMALL, checkpoint=file))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tensors: tensors.pop("best.body.0.weight"),
+        lambda tensors: tensors.pop(next(name for name in tensors if name.endswith(".exp_avg"))),
+        lambda tensors: tensors.update({"optimizer.0.surprise": torch.zeros(1)}),
+        lambda tensors: tensors.update({name: torch.zeros(3, 3) for name in tensors if name.endswith(".exp_avg")}),
+        lambda tensors: tensors.update({"student.body.0.weight": torch.zeros(3)}),
+    ],
+)
+def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(tmp_path: Path, edit: Callable[[Any], Any]) -> None:
+    file, header, tensors = _kept(tmp_path)
+    edit(tensors)
+    save_file(tensors, file, header)
+    with pytest.raises(CompressError, match=r"is damaged .*: delete it to begin anew"):
+        brightness(Run(8, SMALL, checkpoint=file))
+
+
+def test_a_pipe_is_no_checkpoint_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "state")
+    with pytest.raises(CompressError, match="is a pipe: name a file"):
+        read_checkpoint(tmp_path / "state", {})

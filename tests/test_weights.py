@@ -62,6 +62,12 @@ def test_another_architectures_weights_are_refused(state: State, tmp_path: Path)
         compress.create_backbone("resnet18", weights=str(tmp_path / "thin.safetensors"))
 
 
+def test_a_counter_of_another_shape_is_refused_as_any_tensor(state: State, tmp_path: Path) -> None:
+    save_file({**state, "bn1.num_batches_tracked": torch.zeros(0)}, tmp_path / "odd.safetensors")
+    with pytest.raises(CompressError, match=r"bn1\.num_batches_tracked \[0\] instead of \[\]"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "odd.safetensors"))
+
+
 class _Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("executed",))
@@ -77,7 +83,7 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"not weights at all, but long enough to look"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\x80", b"not weights at all, but long enough to look"])
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CompressError, match=name):

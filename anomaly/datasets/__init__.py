@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ def fingerprint(category: Category) -> str:
                     content = file.read_bytes()
                 except OSError as error:
                     raise AnomalyError(f"cannot read {file}: {error.strerror}") from error
-                digest.update(f"{split}/{sample.kind}/{file.name}/{len(content)}".encode())
+                # A name may be any bytes.
+                digest.update(os.fsencode(f"{split}/{sample.kind}/{file.name}/{len(content)}"))
                 digest.update(content)
     return digest.hexdigest()
 

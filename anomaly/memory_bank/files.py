@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from anomaly.errors import AnomalyError
 from anomaly.memory_bank.exact import ExactIndex
 from anomaly.memory_bank.faiss_index import FaissIndex
 from anomaly.memory_bank.kinds import EXACT
+from prunecore_runtime.regular_file import why_no_file
 
 if TYPE_CHECKING:
     from anomaly.memory_bank.bank import Index
@@ -79,7 +81,7 @@ def _read(folder: Path, header: dict[str, Any], *, memory_map: bool) -> tuple[In
             else FaissIndex.read(found["index"], spec, memory_map=memory_map)
         )
         images = np.load(found["images"], allow_pickle=False)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, EOFError, TokenError, OSError) as error:
         raise _damaged(folder, HEADER) from error
     if (len(index), index.dimension) != shape or images.shape != shape[:1]:
         raise _damaged(folder, HEADER)
@@ -88,6 +90,7 @@ def _read(folder: Path, header: dict[str, Any], *, memory_map: bool) -> tuple[In
 
 def _header(folder: Path) -> dict[str, Any]:
     try:
+        _require_file(folder / HEADER)
         header = json.loads((folder / HEADER).read_text())
     except FileNotFoundError as error:
         raise AnomalyError(
@@ -105,6 +108,7 @@ def _checked(folder: Path, part: dict[str, Any]) -> Path:
     name = str(part["name"])
     file = folder / Path(name).name
     try:
+        _require_file(file)
         size = file.stat().st_size
         if size != part["bytes"]:
             raise _damaged(folder, name, f"it has {size} bytes, not {part['bytes']}")
@@ -113,6 +117,11 @@ def _checked(folder: Path, part: dict[str, Any]) -> Path:
     except OSError as error:
         raise _damaged(folder, name, error.strerror or str(error)) from error
     return file
+
+
+def _require_file(file: Path) -> None:
+    if complaint := why_no_file(file):
+        raise AnomalyError(f"the memory bank {file.parent} is damaged: {complaint}")
 
 
 def _damaged(folder: Path, name: str, reason: str = "not what was written") -> AnomalyError:

@@ -70,7 +70,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
         model = onnx.load_model_from_string(file.read_bytes())
     except (DecodeError, OSError, MemoryError) as error:
         raise CompressError(f"{file} is truncated, damaged or no ONNX file ({error})") from error
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    # What is no text comes as bytes.
+    properties = {str(entry.key): str(entry.value) for entry in model.metadata_props}
     found = properties.get("format", "")
     if not found.startswith("prunecore-onnx/"):
         raise CompressError(f"{file} is no ONNX backbone of prunecore: compress quantize makes them")

@@ -130,7 +130,7 @@ def _described(model: onnx.ModelProto, spec: BackboneSpec) -> FeatureInfo:
         output.name: [dimension.dim_value for dimension in output.type.tensor_type.shape.dim]
         for output in model.graph.output
     }
-    if tuple(shapes) != spec.taps or any(len(shape) != 4 or 0 in shape[1:] for shape in shapes.values()):
+    if tuple(shapes) != spec.taps or any(len(shape) != 4 or min(shape[1:]) < 1 for shape in shapes.values()):
         raise CompressError(f"the model's outputs {list(shapes)} are not maps of the taps {', '.join(spec.taps)}")
     reductions = [reduction(spec.size, shape[-1]) for shape in shapes.values()]
     return FeatureInfo(spec.taps, [shape[1] for shape in shapes.values()], reductions)

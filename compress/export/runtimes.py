@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, NotImplemented
 
 from compress.errors import CompressError, unknown
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
-
-_REFUSED = (Fail, InvalidArgument, InvalidGraph, NotImplemented)
-_INPUT = 0  # ours have one
 
 
 def open_onnxruntime(model: bytes, threads: int) -> Run:
@@ -28,17 +24,27 @@ def open_onnxruntime(model: bytes, threads: int) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what it warns of is how it optimises
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except _REFUSED as error:
-        told = " ".join(str(error).split())[:300]
-        raise CompressError(f"ONNX Runtime {onnxruntime.__version__} cannot run it ({told})") from error
-    name = session.get_inputs()[_INPUT].name
+        # Its fallback tries the same again, and prints so to stdout.
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:  # its classes are made at run time, one for each status
+        raise _refused("run it", error) from error
+    names = [each.name for each in session.get_inputs()]
+    if len(names) != 1:
+        raise CompressError(f"the model takes {len(names)} inputs, and ours take one: export the backbone again")
 
     def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = session.run(None, {name: images})
+        try:
+            found: list[NDArray[np.float32]] = session.run(None, {names[0]: images})
+        except Exception as error:
+            raise _refused(f"compute images {images.shape}", error) from error
         return found
 
     return run
+
+
+def _refused(what: str, error: Exception) -> CompressError:
+    told = " ".join(str(error).split())[:300]
+    return CompressError(f"ONNX Runtime {onnxruntime.__version__} cannot {what} ({told})")
 
 
 def open_openvino(model: bytes, threads: int) -> Run:

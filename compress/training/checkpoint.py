@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from compress.errors import CompressError, some_of
-from compress.files import atomic_save
+from compress.files import atomic_save, require_file
 from compress.networks import State
 
 FORMAT = "prunecore-checkpoint/1"
@@ -40,6 +40,7 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
     """
     if not file.exists():
         return None
+    require_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
@@ -50,6 +51,8 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
         raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
     if found != FORMAT:
         raise CompressError(f"{file} is no checkpoint of this version ({found}): delete it or name another file")
+    if not (isinstance(asked, dict) and isinstance(progress, dict)):
+        raise CompressError(f"checkpoint {file} is damaged (its header is no record): delete it to begin anew")
     _require_same(file, asked, json.loads(_json(request)))
     return progress, tensors
 

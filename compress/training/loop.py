@@ -220,11 +220,12 @@ class _Session:
             return False
         progress, tensors = found
         try:
+            self.student.load_state_dict(_part(tensors, "best."))  # which also shows that they fit
+            self.best = _copy(self.student)
             self.student.load_state_dict(_part(tensors, "student."))
-            self.best = {name: tensor.to(self._device) for name, tensor in _part(tensors, "best.").items()}
-            self.outcome = Outcome(**progress)
+            self.outcome = _outcome(progress, self._run.steps)
             self._optimizer.restore(_part(tensors, "optimizer."))
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise CompressError(f"checkpoint {file} is damaged ({error}): delete it to begin anew") from error
         return True
 
@@ -261,6 +262,17 @@ def _freeze_norms(network: nn.Module) -> None:
 
 def _copy(network: nn.Module) -> State:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _outcome(progress: dict[str, Any], steps: int) -> Outcome:
+    """What `dataclasses.asdict` made `progress` of; TypeError or ValueError where it did not."""
+    found = Outcome(**progress)
+    counts, losses = (found.steps, found.best_step, found.stale), (found.first, found.best)
+    if not all(type(count) is int and count >= 0 for count in counts) or found.steps > steps:
+        raise ValueError(f"its counts of steps are {counts}")
+    if not all(loss is None or (type(loss) is float and math.isfinite(loss)) for loss in losses):
+        raise ValueError(f"its losses are {losses}")
+    return found
 
 
 def _part(tensors: State, prefix: str) -> State:

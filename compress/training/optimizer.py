@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 OPTIMIZERS = ("muon", "adamw")
+_STEP = "step"  # the one thing remembered that is no tensor of the parameter's shape
+_REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.Muon: {"momentum_buffer"},
+    torch.optim.AdamW: {_STEP, "exp_avg", "exp_avg_sq"},
+}
 
 
 class Optimizer:
@@ -61,15 +66,21 @@ class Optimizer:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Go back to what `state` gave.
+
+        Raises:
+            ValueError: it is not of these parameters.
+        """
         for index, parameter, part in self._stepped():
             prefix = f"{index}."
-            for name, tensor in state.items():
-                if not name.startswith(prefix):
-                    continue
+            own = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+            shapes = {each.shape for name, each in own.items() if name != _STEP}
+            if own and (own.keys() != _REMEMBERED[type(part)] or shapes != {parameter.shape}):
+                raise ValueError(f"the state of the optimizer's parameter {index} does not fit it")
+            for name, tensor in own.items():
                 # The fused optimizer wants its moments in the memory layout of their parameter.
-                like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
-                part.state[parameter][name.removeprefix(prefix)] = torch.empty_like(like).copy_(tensor)
+                like = parameter.detach() if name != _STEP else torch.zeros((), device=parameter.device)
+                part.state[parameter][name] = torch.empty_like(like).copy_(tensor)
 
     def _stepped(self) -> Iterator[tuple[int, nn.Parameter, torch.optim.Optimizer]]:
         """Every tensor that is stepped, numbered, with the optimizer that steps it."""

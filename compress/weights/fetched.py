@@ -51,8 +51,8 @@ def fit_to(trunk: nn.Module, fetched: Fetched) -> State:
         )
     wrong = [
         f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in needed
-        if state[name].shape != wanted[name].shape
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
     ]
     if wrong:
         raise CompressError(f"weights {fetched.source} are of another architecture: {some_of(wrong, 4)}")

@@ -1,0 +1,134 @@
+"""Damaged inputs before every reader: a few hundred here, hundreds of thousands in docs/reliability.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fuzz.damage import damaged, generator
+from benchmarks.fuzz.limits import watched
+from benchmarks.fuzz.reader import MIB, clear, lay_odd
+from benchmarks.fuzz.worker import READERS, outcomes
+from compress import CompressError, load_backbone
+from pipelines.detector_file import load_detector
+from prunecore_runtime.one_line import one_line
+
+PASS_OVER = ("results", "records", "image-set", "command-line")  # what is damaged, and read the rest; or exit
+FEWER = {"results": 10, "command-line": 60, "artifact": 120, "detector": 120, "exported": 120, "onnx": 120}
+
+
+@pytest.fixture
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "workshop").mkdir()
+    (tmp_path / "inputs").mkdir()
+    monkeypatch.chdir(tmp_path / "inputs")
+    yield
+    for place in (tmp_path / "inputs").iterdir():  # links to themselves, pipes
+        clear(place)
+
+
+@pytest.mark.usefixtures("_own_folder")
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_inputs_are_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    reader = READERS[name](tmp_path / "workshop")
+    complaints, refused = [], 0
+    for index, outcome in outcomes(reader, name, 7, range(FEWER.get(name, 250)), tmp_path / "inputs"):
+        refused += outcome.refused
+        if outcome.complaint:
+            complaints.append(f"{index}: {outcome.complaint}")
+    assert not complaints, "\n".join(complaints[:3])
+    assert refused or name in PASS_OVER, "no input was damaged enough to be refused"
+
+
+@given(st.binary(max_size=300), st.integers(0, 2**32))
+def test_a_damage_follows_from_its_seed(content: bytes, seed: int) -> None:
+    assert damaged(generator(seed), content) == damaged(generator(seed), content)
+
+
+def test_what_no_reader_may_do_is_noticed(tmp_path: Path) -> None:
+    def complaint(read: object) -> str:
+        outcome = watched(read, tmp_path, (CompressError,), MIB, alarm=False)  # type: ignore[arg-type]
+        return outcome.complaint or ""
+
+    def tell(message: str) -> None:
+        error = CompressError("")
+        error.args = (message,)  # past the class, which would mend it
+        raise error
+
+    def blow_up(_: Path) -> None:
+        assert len(bytes(64 * MIB).replace(b"\0", b"x"))
+
+    def run_out(_: Path) -> None:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise CompressError("too large") from error
+
+    assert "ZeroDivisionError" in complaint(lambda place: 1 // 0)
+    assert "limit is 1" in complaint(blow_up)
+    assert "memory ran out" in complaint(run_out)
+    assert "without a message" in complaint(lambda place: tell(" "))
+    assert "of 9000 characters" in complaint(lambda place: tell("x" * 9000))
+    assert "the character '\\n'" in complaint(lambda place: tell("two\nlines"))
+    assert complaint(lambda place: tell("one line")) == ""
+
+
+def test_odd_nodes_are_of_every_kind(tmp_path: Path) -> None:
+    kinds = set()
+    for seed in range(60):
+        place = tmp_path / "node"
+        lay_odd(generator(seed), place)
+        there = os.path.lexists(place)
+        kinds.add((there, place.is_symlink(), place.is_dir(), place.is_fifo() if there else False))
+        clear(place)
+    assert len(kinds) >= 5
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner), max_leaves=20
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_JSON, st.integers(-8, 8), st.binary(max_size=40))
+def test_any_header_of_tensors_is_a_refusal(header: object, off: int, tensors: bytes) -> None:
+    text = json.dumps(header).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "any.safetensors")
+        file.write_bytes(max(0, len(text) + off).to_bytes(8, "little") + text + tensors)
+        with pytest.raises(CompressError, match=r"any\.safetensors (is truncated|is no prunecore artifact)"):
+            load_backbone(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=40) | st.sampled_from(["../evil", "/etc/passwd", "bank.safetensors"])))
+def test_any_names_in_an_archive_are_a_refusal_and_leave_no_file(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        file = Path(folder, "inside", "any.detector")
+        file.parent.mkdir()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("detector.json", *names):
+                archive.writestr(name, b"{}")
+        with pytest.raises(CompressError, match="is no detector of ours"):
+            load_detector(file)
+        assert [place.name for place in Path(folder).rglob("*")] == ["inside", "any.detector"]
+
+
+@given(st.text(max_size=5000))
+def test_any_message_becomes_one_printable_line(message: str) -> None:
+    line = one_line(message)
+    assert line.isprintable()
+    assert one_line(line) == line
+    if message.isprintable() and len(message) <= 2000:
+        assert line == message
