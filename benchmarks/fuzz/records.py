@@ -162,7 +162,7 @@ def sweep_plan(workshop: Path) -> Reader:
 
 def recipe(workshop: Path) -> Reader:
     """The TOML file of a pretraining."""
-    values = {"arch": "resnet18", "teacher": "resnet18", "images": ("photos",), "steps": 5, "textures": 3}
+    values = {"arch": "resnet18", "teacher": "resnet18", "images": ("photos",), "steps": 5, "frozen_norms": 0.3}
     values |= {"teacher_weights": "bundled", "batch": 8, "crop": 64, "lr": 0.1, "seed": 3}
 
     def read(place: Path) -> object:
