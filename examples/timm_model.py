@@ -37,10 +37,9 @@ def main() -> None:
     print("images:", config["input_size"], "mean", config["mean"])
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        layer2, layer3 = checked.eval()(images)
-        print(
-            "the same maps:", torch.equal(net.eval()(images)[-1], layer3), torch.equal(named.eval()(images)[0], layer2)
-        )
+        *_, expected = checked.eval()(images)
+        for other in (net, named):
+            print("the same maps:", torch.equal(other.eval()(images)[-1], expected))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_has_a_page_of_one_screen_and_is_short(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAYS)
-def test_what_a_page_says_the_script_prints_is_in_the_script(name: str) -> None:
+def test_the_links_of_a_page_lead_to_files(name: str) -> None:
     page = (ROOT / "docs" / "projects" / f"{name}.md").read_text()
     links = [target for target in re.findall(r"\]\(([^)]+)\)", page) if not target.startswith("https://")]
     assert links

@@ -141,13 +141,13 @@ def find_ratio(ranking: Ranking, target: Target) -> tuple[float, Backbone]:
         CompressError: the backbone meets the target uncut, or no cut does; the message names the nearest that can.
     """
     quantity = QUANTITIES[target.kind]
-    spec = ranking.backbone.spec
     limit, whole = target.limit, quantity.measure(ranking.backbone)
     if target.share:
+        spec = ranking.backbone.spec
         limit *= whole if spec.pruning is None else quantity.measure(dense_parent(spec))
     if whole <= limit:
         raise CompressError(
-            f"target {target} is already met: this {spec.arch} has {_told(target.kind, whole)} "
+            f"target {target} is already met: this {ranking.backbone.spec.arch} has {_told(target.kind, whole)} "
             f"({quantity.title}); name less"
         )
     cuts = _Cuts(ranking, quantity)
