@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from compress.errors import CompressError, unknown
-from compress.networks import FACTORIES, Factory, timm_factory
+from compress.networks import Factory, find_factory
+from compress.networks.constructor_factory import Constructor, ConstructorFactory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,7 +18,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Architecture:
-    """A parent network. `taps` are the stages at stride 8 and 16; mean and std are of RGB in [0, 1]."""
+    """A parent network. `taps` are the stages at stride 8 and 16; mean and std are of RGB in [0, 1].
+
+    `constructor` builds a network of the user's own, which no factory knows; its stages are its taps.
+    """
 
     name: str
     factory_name: str
@@ -26,10 +30,20 @@ class Architecture:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     size: int = 224
+    constructor: Constructor | None = None
 
     @property
     def factory(self) -> Factory:
-        return FACTORIES[self.factory_name]
+        if self.constructor is not None:
+            return ConstructorFactory(self.constructor, self.taps)
+        return find_factory(self.factory_name)
+
+    @property
+    def outline_device(self) -> torch.device:
+        """Where to build it for its names and shapes alone: without memory, but for a user's own, whose code may
+        compute with what it builds.
+        """
+        return torch.device("meta" if self.constructor is None else "cpu")
 
 
 def _torchvision(name: str, *taps: str) -> Architecture:
@@ -67,7 +81,9 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    import timm
+    import timm  # slow, and not needed for the registered ones of torchvision
+
+    from compress.networks import timm_factory
 
     # "model.tag" names a set of weights of `model`; a path or a hub address is never a name.
     known = {*timm.list_models(), *timm.list_pretrained()}
@@ -95,10 +111,14 @@ def find_architecture(name: str) -> Architecture:
     return Architecture(name, "timm", name, taps, _three(mean), _three(std))
 
 
-@functools.lru_cache(maxsize=64)
 def stages_of(architecture: Architecture) -> tuple[str, ...]:
     """The stages that can be tapped, shallow first."""
-    with torch.device("meta"):
+    return architecture.taps if architecture.constructor else _stages_of(architecture)
+
+
+@functools.lru_cache(maxsize=64)
+def _stages_of(architecture: Architecture) -> tuple[str, ...]:
+    with architecture.outline_device:
         network = architecture.factory.build(architecture.model)
     return tuple(architecture.factory.stages(architecture.model, network))
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from compress.architectures import find_architecture
-from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble
+from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble, tapped_at
 from compress.errors import CompressError
 from compress.files import atomic_save, require_file
+from compress.networks.constructor_factory import Constructor
 from compress.weights import WeightsOrigin
 
 FORMAT = "prunecore/1"
@@ -43,11 +43,25 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     atomic_save(path, state, header)
 
 
-def load_backbone(path: str | os.PathLike[str]) -> Backbone:
+def load_backbone(
+    path: str | os.PathLike[str],
+    *,
+    out_indices: int | Sequence[int] | None = None,
+    constructor: Constructor | None = None,
+) -> Backbone:
     """The backbone in `path`, in evaluation mode, its outputs equal bit for bit to the saved one's.
 
+    Needs torch, safetensors and the package that the parent came from (torchvision or timm), and imports no other.
+
+    Args:
+        out_indices: stages to return the maps of instead of the file's taps, as in timm's `features_only`: numbers of
+            stages in `feature_info`, from the end where negative, or how many of the last ones.
+        constructor: for a network of the user's own, what builds its dense parent; the file has its name as a text
+            that nothing is imported by.
+
     Raises:
-        CompressError: the file is missing, truncated, edited, foreign, or of a newer format.
+        CompressError: the file is missing, truncated, edited, foreign, or of a newer format, or has no such stage;
+            or a constructor is missing, not needed, or builds another network.
     """
     file = Path(path)
     header, state = _read(file)
@@ -67,8 +81,11 @@ def load_backbone(path: str | os.PathLike[str]) -> Backbone:
         _require_widths(spec, state)
     except UNREADABLE as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error
+    if constructor is not None and spec.is_registered:
+        raise CompressError(f"{file} holds a {spec.arch}, which needs no constructor: leave it out")
     try:
-        return assemble(spec, state)
+        backbone = assemble(dataclasses.replace(spec, constructor=constructor), state)
+        return backbone if out_indices is None else tapped_at(backbone, out_indices)
     except CompressError as error:
         raise CompressError(f"{file}: {error}") from error
 
@@ -134,8 +151,9 @@ def _digest(description: str, state: Mapping[str, Tensor]) -> str:
 
 def describe(spec: BackboneSpec) -> dict[str, Any]:
     """`spec` as JSON values, with what is needed to build the parent again and the versions at hand."""
-    description = dataclasses.asdict(spec)
-    description["factory"] = find_architecture(spec.arch).factory_name
+    description = dataclasses.asdict(dataclasses.replace(spec, constructor=None))
+    del description["constructor"]  # code stays out of files
+    description["factory"] = spec.architecture.factory_name if spec.is_registered else "constructor"
     description["versions"] = versions()
     return description
 

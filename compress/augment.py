@@ -60,9 +60,14 @@ def industrial(crop: Tensor, rng: np.random.Generator) -> Tensor:
     return pixels.round().clamp(0, 255).to(crop.dtype)
 
 
-def centre_view(image: Tensor) -> Tensor:
-    """What the detector sees of `image`, uint8 (3, H, W): squashed to 256 x 256, its centre of 224 x 224."""
-    return _resized(image, 256)[:, 16:240, 16:240]
+def centre_view(image: Tensor, size: int = 224) -> Tensor:
+    """What the detector sees of `image`, uint8 (3, H, W): squashed to 256 x 256, its centre of 224 x 224.
+
+    For a network of other images, the same in proportion: the centre of `size` x `size`.
+    """
+    squashed = round(size * 256 / 224)
+    margin = (squashed - size) // 2
+    return _resized(image, squashed)[:, margin : margin + size, margin : margin + size]
 
 
 def _box(height: int, width: int, area: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 from compress.architectures import Architecture, find_architecture, stages_of
 from compress.blank import BlankWeights
 from compress.errors import CompressError, some_of
+from compress.feature_info import FeatureInfo, reduction
 from compress.networks import State
+from compress.networks.constructor_factory import Constructor
 from compress.resize import Shapes, resize, shapes_of
 from compress.weights import WeightsOrigin, fetch_weights, fit_to
 
@@ -52,7 +53,11 @@ UNPRUNED = Pruning("none", 0.0, "none", 0, "none", kept={}, tail_shapes={})  # h
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Everything about a backbone but its tensors. `pruning` is None for a dense one."""
+    """Everything about a backbone but its tensors. `pruning` is None for a dense one.
+
+    `arch` is the name of an architecture, or `module:function` of what built a user's own network: a text that nothing
+    is imported by. Such a network is built anew by `constructor`, which no file holds.
+    """
 
     arch: str
     taps: tuple[str, ...]
@@ -61,25 +66,30 @@ class BackboneSpec:
     size: int
     weights: WeightsOrigin
     pruning: Pruning | None = None
+    constructor: Constructor | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether `arch` is the name of an architecture."""
+        return ":" not in self.arch
 
-class FeatureInfo:
-    """What the maps look like, in timm's `features_only` terms."""
+    @property
+    def architecture(self) -> Architecture:
+        """The dense parent.
 
-    def __init__(self, names: Sequence[str], channels: Sequence[int], reductions: Sequence[int]) -> None:
-        self._names, self._channels, self._reductions = list(names), list(channels), list(reductions)
-
-    def module_name(self) -> list[str]:
-        """The tapped stages."""
-        return list(self._names)
-
-    def channels(self) -> list[int]:
-        """Channels C_i of each map."""
-        return list(self._channels)
-
-    def reduction(self) -> list[int]:
-        """Stride of each map, in input pixels."""
-        return list(self._reductions)
+        Raises:
+            CompressError: there is no such architecture, or it is a user's own and its constructor was not given.
+        """
+        if self.is_registered:
+            return find_architecture(self.arch)
+        if self.constructor is None:
+            raise CompressError(
+                f"{self.arch} is no architecture of ours, and no code is imported because a file names it: pass the "
+                "function that builds it, as in load_backbone(FILE, constructor=FUNCTION)"
+            )
+        return Architecture(
+            self.arch, "constructor", self.arch, self.taps, self.mean, self.std, self.size, self.constructor
+        )
 
 
 class Backbone(nn.Module):
@@ -93,7 +103,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.trunk = trunk
-        self._run = find_architecture(spec.arch).factory.run
+        self._run = spec.architecture.factory.run
         self.feature_info = self._measure()
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -102,7 +112,7 @@ class Backbone(nn.Module):
     @property
     def stages(self) -> tuple[str, ...]:
         """All stages up to the last tap, shallow first."""
-        stages = stages_of(find_architecture(self.spec.arch))
+        stages = stages_of(self.spec.architecture)
         return stages[: stages.index(self.spec.taps[-1]) + 1]
 
     def stage_maps(self, x: Tensor, stages: Sequence[str]) -> list[Tensor]:
@@ -122,18 +132,12 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _measure(self) -> FeatureInfo:
         training = self.training
-        side = min(self.spec.size, _MEASURED)
-        maps = self.eval()(torch.zeros(1, 3, side, side))
+        side, stages = min(self.spec.size, _MEASURED), self.stages
+        maps = self.eval().stage_maps(torch.zeros(1, 3, side, side), stages)
         self.train(training)
         reductions = [reduction(side, feature_map.shape[-1]) for feature_map in maps]
-        return FeatureInfo(self.spec.taps, [feature_map.shape[1] for feature_map in maps], reductions)
-
-
-def reduction(side: int, map_side: int) -> int:
-    """The stride of a map from an image of `side` pixels: networks without padding give slightly smaller maps, so
-    it is the nearest power of two.
-    """
-    return int(2 ** round(math.log2(side / map_side)))
+        out_indices = [stages.index(tap) for tap in self.spec.taps]
+        return FeatureInfo(stages, [feature_map.shape[1] for feature_map in maps], reductions, out_indices)
 
 
 def create_backbone(
@@ -167,15 +171,24 @@ def create_backbone(
     return Backbone(spec, trunk).eval()
 
 
+def dense_parent(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
+    """The dense network that `spec` was cut from, with fresh random weights: a user's own with those that its
+    constructor gives it.
+    """
+    taps, trunk = _trunk(spec.architecture, spec.taps, seed)
+    origin = WeightsOrigin(f"none (seed {seed})", None)
+    return Backbone(replace(spec, taps=taps, weights=origin, pruning=None), trunk).eval()
+
+
 def assemble(spec: BackboneSpec, state: State) -> Backbone:
     """A backbone of the given spec and tensors: the parent's trunk, resized to the tensors, loaded strictly.
 
     Raises:
         CompressError: the tensors are not a slimming of the parent.
     """
-    architecture = find_architecture(spec.arch)
+    architecture = spec.architecture
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    with torch.device("meta"):  # a small file must not make us allocate a huge parent before it proves to fit
+    with architecture.outline_device:  # a small file must not make us allocate a huge parent before it proves to fit
         parent = _trunk(architecture, spec.taps)[1]
         resize(parent, shapes)
         _require_names(spec.arch, parent, shapes)
@@ -199,6 +212,47 @@ def _require_names(arch: str, parent: nn.Module, shapes: Shapes) -> None:
         )
 
 
+def tapped_at(backbone: Backbone, out_indices: int | Sequence[int]) -> Backbone:
+    """A new backbone that gives the maps of other stages of `backbone`, and ends at the last of them.
+
+    Args:
+        out_indices: as in timm, numbers of stages in `backbone.feature_info`, negative ones from the end; or one
+            number n for the last n. Maps come shallow first, whatever the order given.
+
+    Raises:
+        CompressError: there is no such stage.
+    """
+    stages = backbone.stages
+    numbers = range(-out_indices, 0) if isinstance(out_indices, int) else out_indices
+    if not numbers or not all(-len(stages) <= number < len(stages) for number in numbers):
+        raise CompressError(
+            f"out_indices {out_indices} are not among the {len(stages)} stages of this {backbone.spec.arch}: "
+            + ", ".join(f"{number} is {stage}" for number, stage in enumerate(stages))
+        )
+    chosen = {number % len(stages) for number in numbers}
+    spec = replace(backbone.spec, taps=tuple(stages[number] for number in sorted(chosen)))
+    inside = trunk_names(spec)
+    state = backbone.trunk.state_dict()
+    if spec.pruning is not None:
+        past = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in inside}
+        pruning = replace(
+            spec.pruning,
+            kept={layer: kept for layer, kept in spec.pruning.kept.items() if f"{layer}.weight" in inside},
+            stage_channels={
+                stage: kept for stage, kept in spec.pruning.stage_channels.items() if stage in stages[: max(chosen) + 1]
+            },
+            tail_shapes={**spec.pruning.tail_shapes, **past},
+        )
+        spec = replace(spec, pruning=pruning)
+    return assemble(spec, {name: state[name] for name in inside})
+
+
+def trunk_names(spec: BackboneSpec) -> list[str]:
+    """Names of the tensors that the backbone of `spec` has."""
+    with spec.architecture.outline_device:
+        return list(_trunk(spec.architecture, spec.taps)[1].state_dict())
+
+
 def whole_network(backbone: Backbone) -> nn.Module:
     """The classification network that `backbone` is the front of, in evaluation mode, as a new module.
 
@@ -206,7 +260,7 @@ def whole_network(backbone: Backbone) -> nn.Module:
     file holds, have their slimmed shapes and random values.
     """
     spec = backbone.spec
-    network = _build(find_architecture(spec.arch), seed=0)
+    network = _build(spec.architecture, seed=0)
     trunk_state = backbone.trunk.state_dict()
     tail = (spec.pruning or UNPRUNED).tail_shapes
     resize(network, {**tail, **shapes_of(backbone.trunk)})
@@ -221,9 +275,9 @@ def _trunk(architecture: Architecture, taps: Sequence[str] | None, seed: int = 0
     return chosen, architecture.factory.truncate(architecture.model, parent, chosen)
 
 
-def dense_widths(arch: str) -> dict[str, int]:
-    """Output channels of each convolution and linear layer of a dense network."""
-    network = _build(find_architecture(arch), seed=0)
+def dense_widths(spec: BackboneSpec) -> dict[str, int]:
+    """Output channels of each convolution and linear layer of the dense parent."""
+    network = _build(spec.architecture, seed=0)
     kinds = (nn.Conv2d, nn.Linear)
     return {name: layer.weight.shape[0] for name, layer in network.named_modules() if isinstance(layer, kinds)}
 

@@ -28,7 +28,7 @@ def describe(backbone: Backbone | OnnxBackbone) -> dict[str, Any]:
     """
     spec, info = backbone.spec, backbone.feature_info
     pruning = spec.pruning
-    before = dense_widths(spec.arch) if pruning else {}
+    before = dense_widths(spec) if pruning else {}
     return {
         "arch": spec.arch,
         "taps": list(spec.taps),

@@ -9,11 +9,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress.backbone import BackboneSpec, FeatureInfo, reduction
+from compress.backbone import BackboneSpec
 from compress.cost import Cost
 from compress.errors import CompressError
 from compress.export.header import Header, labelled, read_model
 from compress.export.runtimes import open_model
+from compress.feature_info import FeatureInfo, reduction
 from compress.files import atomic_write
 
 

@@ -14,12 +14,12 @@ from compress.image_kinds import require_image
 
 
 def normalised_views(images: Sequence[Any], places: Iterable[int], spec: BackboneSpec) -> Tensor:
-    """The centre views of `images[place]` for each place, float32 (N, 3, 224, 224), normalised.
+    """The centre views of `images[place]` for each place, float32 (N, 3, S, S), S = spec.size, normalised.
 
     Raises:
         CompressError: an image that is not uint8 RGB (3, H, W).
     """
-    views = [centre_view(require_image(images[place], place)) for place in places]
+    views = [centre_view(require_image(images[place], place), spec.size) for place in places]
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
     return torch.stack(views).float().div_(255).sub_(mean).div_(std)
 

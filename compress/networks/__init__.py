@@ -1,14 +1,16 @@
-"""Where networks come from: one file per factory (torchvision, timm), all with the functions of `Factory`."""
+"""Where networks come from: one file per factory (torchvision, timm, a user's constructor), all with the functions of
+`Factory`.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from compress.networks import timm_factory, torchvision_factory
 from compress.networks.reaching import Download
 
 State = dict[str, Tensor]
@@ -38,6 +40,10 @@ class Factory(Protocol):
     def classifier(self, network: nn.Module) -> nn.Module:
         """The last layer, whose outputs are the classes and so never pruned."""
 
+
+class Hub(Factory, Protocol):
+    """A factory whose networks have official weights somewhere."""
+
     def cached_weights(self, model: str) -> Path | None:
         """The file of the official ImageNet weights if this machine has it already."""
 
@@ -48,7 +54,6 @@ class Factory(Protocol):
         """
 
 
-FACTORIES: dict[str, Factory] = {
-    "torchvision": torchvision_factory,
-    "timm": timm_factory,
-}
+def find_factory(name: str) -> Hub:
+    """The factory `torchvision` or `timm`. The package is imported only now: most programs need one of them."""
+    return cast(Hub, importlib.import_module(f"compress.networks.{name}_factory"))

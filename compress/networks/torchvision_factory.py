@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from compress.networks import reaching
+from compress.networks.hooks import run_hooked
 from compress.networks.reaching import Download
 
 _RESNET_CHAIN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -74,16 +75,7 @@ def blocks(trunk: nn.Module) -> list[nn.Module]:
 
 
 def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    maps: list[Tensor] = []
-    hooks = [
-        network.get_submodule(tap).register_forward_hook(lambda module, inputs, output: maps.append(output))
-        for tap in taps
-    ]
-    try:
-        return network(x), maps
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return run_hooked(network, x, taps)
 
 
 def classifier(network: nn.Module) -> nn.Module:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.architectures import find_architecture
-from compress.backbone import Backbone, reduction
+from compress.backbone import Backbone
 from compress.errors import CompressError
+from compress.feature_info import reduction
 from compress.pretraining.targets import ChannelTarget, ComponentTarget, Target
 from compress.training.frozen import frozen
 
@@ -102,7 +102,7 @@ def blocks_of(backbone: Backbone) -> list[nn.Module]:
     Raises:
         CompressError: it is no chain of blocks.
     """
-    blocks = find_architecture(backbone.spec.arch).factory.blocks(backbone.trunk)
+    blocks = backbone.spec.architecture.factory.blocks(backbone.trunk)
     if not blocks:
         raise CompressError(
             f"{backbone.spec.arch} cannot be trained from scratch block by block: choose a torchvision network, such "

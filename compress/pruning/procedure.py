@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.importance.gathering import check_images
@@ -17,13 +19,14 @@ from compress.pruning.ranking import Ranking, find_method, rank
 from compress.pruning.selection import FIXED, Rule
 from compress.pruning.sparse_training import train_sparse
 from compress.pruning.targets import Target, find_ratio
+from compress.third_party import as_backbone
 from compress.training import Report
 
 SPARSE_STEPS = 500
 
 
 def prune(
-    backbone: Backbone,
+    backbone: Backbone | nn.Module,
     *,
     ratio: float | None = None,
     target: Target | None = None,
@@ -41,6 +44,8 @@ def prune(
     checkpoint: Path | None = None,
     track: Track = quiet,
     report: Report | None = None,
+    example_input: Tensor | None = None,
+    taps: Sequence[str] | None = None,
 ) -> Backbone:
     """A new backbone with a share of the channels removed; the given one is untouched.
 
@@ -48,7 +53,7 @@ def prune(
     the literature, but only layers up to the last tap are scored and kept.
 
     Args:
-        backbone: dense or already slimmed; ratios multiply.
+        backbone: dense or already slimmed; ratios multiply. Or any other CNN, which `as_backbone` makes one of.
         ratio: share of channels to remove, in [0, 1).
         target: instead of a ratio, what the slim backbone may cost (see `compress.pruning.targets`).
         method: a name in `METHODS`.
@@ -64,6 +69,7 @@ def prune(
         seed, device, track, report: see `compress.training.Run`.
         checkpoint: of the sparse phase; with several cuts each has its own, numbered. A finished one serves every
             ratio where the method `shares_phase`.
+        example_input, taps: for a CNN that is no backbone yet, as `compress.as_backbone` takes them.
 
     Raises:
         CompressError: what `check_request` refuses, a ratio that empties a layer, or a target that cannot be met.
@@ -80,6 +86,7 @@ def prune(
         sparse_steps=sparse_steps,
         cuts=cuts,
     )
+    backbone = _adopted(backbone, example_input, taps)
     criterion = find_method(method)
     penalty = None if one_shot else criterion.penalty
     trained = 0
@@ -126,6 +133,18 @@ def prune(
         done = (slim.spec.pruning.sparse_steps or 0) + trained * sparse_steps  # cuts before this call had theirs
         slim.spec = replace(slim.spec, pruning=replace(slim.spec.pruning, sparse_steps=done))
     return slim
+
+
+def _adopted(network: Backbone | nn.Module, example_input: Tensor | None, taps: Sequence[str] | None) -> Backbone:
+    if isinstance(network, Backbone):
+        if example_input is not None or taps is not None:
+            raise CompressError("example_input and taps are for a network that is no backbone yet: leave them out")
+        return network
+    if example_input is None:
+        raise CompressError(
+            f"a {type(network).__name__} is no backbone yet: give example_input, a batch of its images (N, 3, S, S)"
+        )
+    return as_backbone(network, example_input=example_input, taps=taps)
 
 
 def check_request(

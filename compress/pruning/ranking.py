@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compress.architectures import find_architecture
 from compress.backbone import UNPRUNED, Backbone, Pruning, assemble, whole_network
 from compress.blank import BlankWeights
 from compress.errors import CompressError, unknown
@@ -205,10 +204,9 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
 
 
 def _graph(backbone: Backbone) -> ChannelGraph:
-    architecture = find_architecture(backbone.spec.arch)
     with BlankWeights():
         network = whole_network(backbone)
-    return ChannelGraph(architecture, network, backbone.stages)
+    return ChannelGraph(backbone.spec.architecture, network, backbone.stages)
 
 
 @contextlib.contextmanager

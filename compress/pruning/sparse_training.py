@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.backbone import Backbone, assemble
+from compress.classifier import Classifier
 from compress.graph import ChannelGroup
 from compress.importance import Penalty
 from compress.progress import Track, quiet
-from compress.recovery.finetuning import Classifier, cross_entropy
+from compress.recovery.finetuning import cross_entropy
 from compress.recovery.record import digests, float_copy
 from compress.training import Loss, Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 

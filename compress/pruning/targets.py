@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from compress.artifact import artifact_bytes
-from compress.backbone import Backbone, create_backbone
+from compress.backbone import Backbone, dense_parent
 from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError, unknown
 from compress.pruning.latency import measure_latency
@@ -50,7 +50,7 @@ def longest_bytes(backbone: Backbone) -> int:
     pruning = backbone.spec.pruning
     if pruning is None:
         return artifact_bytes(backbone)
-    dense = _dense_parent(backbone).trunk.state_dict()
+    dense = dense_parent(backbone.spec).trunk.state_dict()
     widths = {layer: dense[f"{layer}.weight"].shape[0] for layer in pruning.kept}
     longest = replace(
         pruning,
@@ -143,7 +143,8 @@ def find_ratio(ranking: Ranking, target: Target) -> tuple[float, Backbone]:
     quantity = QUANTITIES[target.kind]
     limit, whole = target.limit, quantity.measure(ranking.backbone)
     if target.share:
-        limit *= whole if ranking.backbone.spec.pruning is None else quantity.measure(_dense_parent(ranking.backbone))
+        spec = ranking.backbone.spec
+        limit *= whole if spec.pruning is None else quantity.measure(dense_parent(spec))
     if whole <= limit:
         raise CompressError(
             f"target {target} is already met: this {ranking.backbone.spec.arch} has {_told(target.kind, whole)} "
@@ -208,11 +209,6 @@ def _last_step(ranking: Ranking, steps: int) -> int:
         except CompressError:
             high = middle
     return low
-
-
-def _dense_parent(backbone: Backbone) -> Backbone:
-    # Neither counts nor times depend on the weights.
-    return create_backbone(backbone.spec.arch, weights="none", taps=backbone.spec.taps)
 
 
 def _told(kind: str, value: float) -> str:

@@ -10,7 +10,7 @@ from compress.backbone import Backbone
 from compress.recovery import batch_norm, distillation, finetuning
 from compress.recovery.batch_norm import recalibrate
 from compress.recovery.distillation import distill
-from compress.recovery.finetuning import finetune
+from compress.recovery.finetuning import finetune, train_classifier
 from compress.recovery.record import RecoveryError
 from compress.recovery.reinitialisation import reinitialise
 from compress.training import Recipe, Run
@@ -59,4 +59,13 @@ RECOVERIES: dict[str, Recovery] = {
 }
 """By name, what wins back what a cut cost."""
 
-__all__ = ["RECOVERIES", "Recovery", "RecoveryError", "distill", "finetune", "recalibrate", "reinitialise"]
+__all__ = [
+    "RECOVERIES",
+    "Recovery",
+    "RecoveryError",
+    "distill",
+    "finetune",
+    "recalibrate",
+    "reinitialise",
+    "train_classifier",
+]

@@ -1,42 +1,26 @@
-"""Recovery with labels: cross-entropy on the user's classes."""
+"""Training with labels, by cross-entropy on the user's classes: a recovery, and a classifier that is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from compress.backbone import Backbone
+from compress.backbone import Backbone, assemble
+from compress.classifier import Classifier, as_classifier
 from compress.errors import CompressError
 from compress.progress import Track, quiet
 from compress.recovery.distillation import distance_to
 from compress.recovery.record import digests, float_copy, keeping_last_good, record_of, recovered, require_parent
 from compress.training import Loss, Recipe, Report, Run, TrainingSet, train
+from compress.weights import WeightsOrigin
+from compress.weights.fetched import sha256_of_state
 
 STEPS = 1500
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, weight_decay=1e-2)
-
-
-class Classifier(nn.Module):
-    """A backbone, the global average of its last map, and a fresh linear layer of `classes` outputs.
-
-    The backbone ends at its last tap, before the classifier of its architecture, so a head is drawn from `seed`.
-    """
-
-    def __init__(self, backbone: Backbone, classes: int, seed: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = nn.Linear(backbone.feature_info.channels()[-1], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes) of images (N, 3, H, W)."""
-        scores: Tensor = self.head(self.backbone(x)[-1].mean((2, 3)))
-        return scores
 
 
 def finetune(
@@ -72,6 +56,51 @@ def finetune(
         CompressError: `slim` is dense, the teacher is not its parent, or the images have no labels or one class.
     """
     return _finetune(slim, teacher, images, Run(steps, recipe, seed, device, checkpoint, track, report))
+
+
+def train_classifier(
+    classifier: Classifier,
+    images: Sequence[tuple[Tensor, int]],
+    *,
+    steps: int = STEPS,
+    recipe: Recipe = RECIPE,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    track: Track = quiet,
+    report: Report | None = None,
+) -> Classifier:
+    """A new classifier, all of it trained on labelled images by cross-entropy; the given one is untouched.
+
+    The backbone in it can be saved by itself: its record tells of the fine-tuning.
+
+    Args:
+        images: pairs of uint8 RGB (3, H, W) and the number of a class, from 0.
+        steps, recipe, seed, device, checkpoint, track, report: see `compress.training.Run` and `Recipe`.
+
+    Returns:
+        On the CPU, float32, in evaluation mode: the state that was best on the held-out images.
+
+    Raises:
+        DivergedError: the loss is not finite.
+        CompressError: the images have no labels, or more classes than the classifier.
+    """
+    run = Run(steps, recipe, seed, device, checkpoint, track, report)
+    spec, classes = classifier.backbone.spec, classifier.head.out_features
+    data = TrainingSet.of(images, recipe, labelled=True, mean=spec.mean, std=spec.std, seed=seed)
+    if data.classes() > classes:
+        raise CompressError(f"the images have {data.classes()} classes and the classifier {classes}: give it as many")
+    student = as_classifier(float_copy(classifier.backbone), classes=classes)
+    student.head.load_state_dict(classifier.head.state_dict())
+    request = {"verb": "classify", **digests(classifier=classifier)}
+    outcome = train(student, cross_entropy(student), data, run, request=request, title="training the classifier")
+    state = student.backbone.trunk.state_dict()
+    if spec.pruning is not None:
+        student.backbone = recovered(classifier.backbone, state, "finetune", outcome.steps)
+    else:
+        origin = WeightsOrigin(f"{spec.weights.source}, fine-tuned", sha256_of_state(state))
+        student.backbone = assemble(replace(spec, weights=origin), state)
+    return student
 
 
 def recover(slim: Backbone, teacher: Backbone, images: Sequence[tuple[Tensor, int]], run: Run) -> Backbone:

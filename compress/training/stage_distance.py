@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compress.backbone import Backbone, reduction
+from compress.backbone import Backbone
 from compress.channel_statistics import RunningStatistics
 from compress.errors import CompressError
+from compress.feature_info import reduction
 from compress.training.frozen import frozen
 
 LEAST_STRIDE = 4  # the stem's map, at stride 2, is a quarter of all positions or more, and says little

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from compress.architectures import Architecture
-from compress.networks import State
+from compress.networks import State, find_factory
 from compress.networks.reaching import NoAnswerError
 from compress.weights.fetched import Fetched, sha256_of_state
 from compress.weights.tensor_file import read_tensors
@@ -23,7 +23,7 @@ class DownloadError(Exception):
 
 def cached(architecture: Architecture) -> Fetched | None:
     """The weights in the cache of this machine, if they are there."""
-    file = architecture.factory.cached_weights(architecture.model)
+    file = find_factory(architecture.factory_name).cached_weights(architecture.model)
     return None if file is None else _official(read_tensors(file))
 
 
@@ -41,7 +41,7 @@ def downloaded(architecture: Architecture, *, again: bool = True) -> Fetched:
     if known and not again:
         raise DownloadError(known)
     try:
-        download = architecture.factory.open_download(architecture.model)
+        download = find_factory(architecture.factory_name).open_download(architecture.model)
         size = "size unknown" if download.bytes is None else f"{download.bytes / 1e6:.1f} MB"
         _logger.warning(
             f"downloading the ImageNet weights of {name}: {size} from {download.host} to "
