@@ -1,4 +1,4 @@
-"""Other people's packages, in a folder beside our environment, installed once and kept."""
+"""Other people's packages, each in a folder of its own beside our environment, installed once and kept."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("anomalib",)
-# What pip says where no registry answers; whatever else goes wrong fails the test.
-OFFLINE = "from versions: none"
+EXTRAS = ("anomalib", "segmentation")
+# What pip and npm say where no registry answers; whatever else goes wrong fails the test.
+OFFLINE = ("from versions: none", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT")
 
 
 def peers_folder(config: pytest.Config) -> Path:
@@ -49,6 +49,26 @@ def python_with_peers(folder: Path) -> Path:
     return python
 
 
+def node_with_peers(folder: Path) -> tuple[str, Path]:
+    """Node.js, and a copy of examples/node with the packages that it asks for."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("no node and npm here to run JavaScript with")
+    files = [ROOT / "examples" / "node" / name for name in ("package.json", "predict.mjs")]
+    copy = folder / "node"
+
+    def install() -> None:
+        copy.mkdir()
+        for file in files:
+            shutil.copy(file, copy)
+        _ask_registry(
+            [npm, "install", "--prefix", copy, "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "1"]
+        )
+
+    _once(copy, [file.read_text() for file in files], install)
+    return node, copy
+
+
 def _once(made: Path, recipe: Sequence[str], install: Callable[[], None]) -> None:
     """Makes `made` anew unless it was made, whole, by the same recipe; one process does, the others wait for it."""
     made.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +85,7 @@ def _once(made: Path, recipe: Sequence[str], install: Callable[[], None]) -> Non
 def _ask_registry(command: Sequence[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     said = done.stdout + done.stderr
-    silent = [line for line in said.splitlines() if OFFLINE in line]
+    silent = [line for line in said.splitlines() if any(sign in line for sign in OFFLINE)]
     if done.returncode and silent:
         pytest.skip(f"no registry answers: {silent[0].strip()}")
     assert done.returncode == 0, said
