@@ -38,7 +38,7 @@ class SlimEncoder(nn.Module, EncoderMixin):
         return [x, *self.slim.stage_maps(x, self._stages)]
 
 
-def main(file: str, dataset: str, name: str, steps: int = 60) -> None:
+def main(file: str, dataset: str, name: str, steps: int = 120) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     slim = compress.load_backbone(file)

@@ -59,6 +59,8 @@ def numbers(pattern: str, output: str) -> dict[str, tuple[float, ...]]:
     return {name: tuple(map(float, found)) for name, *found in re.findall(pattern, output)}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_torchvision_detectors_learn(folder: Path) -> None:
     output = run(sys.executable, "torchvision_detection.py", "slim.safetensors", cwd=folder)
     losses = numbers(r"(\w+): loss (\S+) -> ([\d.]+)", output)
