@@ -48,15 +48,17 @@ def main(file: str, dataset: str, name: str, steps: int = 120) -> None:
 
     (category,) = anomaly.open_dataset(dataset, cache="cache", only=(name,))
     good = torch.stack([load_image(sample.image) for sample in category.train])
-    optimizer, loss_of = torch.optim.AdamW(unet.parameters(), lr=1e-3), smp.losses.DiceLoss("binary")
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    dice, cross_entropy = smp.losses.DiceLoss("binary"), smp.losses.SoftBCEWithLogitsLoss()
     for step in range(steps):
         images, masks = paint_defects(good[torch.randint(len(good), (4,))], rng)
-        loss = loss_of(unet(normalise(images, slim.mean, slim.std)), masks[:, None].float())
+        logits, wanted = unet(normalise(images, slim.mean, slim.std)), masks[:, None].float()
+        loss = dice(logits, wanted) + cross_entropy(logits, wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step in (0, steps - 1):
-            print(f"step {step}: Dice loss {loss.item():.3f}")
+            print(f"step {step}: loss {loss.item():.3f}")
 
     with torch.no_grad():
         images = torch.stack([load_image(sample.image) for sample in category.test])
