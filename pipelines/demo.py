@@ -22,5 +22,7 @@ _RESNET = SweepPlan(
     datasets=("generated",),
     weights="bundled",
 )
-_MOBILENET = replace(_RESNET, archs=("mobilenet_v3_small",), ratios=(0.0, 0.5), precisions=("fp32",))
+_MOBILENET = replace(
+    _RESNET, archs=("mobilenet_v3_small",), ratios=(0.0, 0.5), precisions=("fp32",), calibration_images=()
+)
 DEMO = (_RESNET, _MOBILENET)
