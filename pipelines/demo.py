@@ -8,8 +8,7 @@ from pipelines.sweep_plan import SweepPlan
 
 STEPS = 240  # of recovery, each: enough to be seen, and the whole demo within five minutes on two cores
 
-# Two sweeps into one folder: the small network is cut at one ratio only, and stays in float: int8 costs its bundled
-# weights too much (docs/bundled_weights.md, "Limits").
+# Two sweeps into one folder: the small network is cut at one ratio only.
 _RESNET = SweepPlan(
     archs=("resnet18",),
     methods=("lcp",),
@@ -22,7 +21,5 @@ _RESNET = SweepPlan(
     datasets=("generated",),
     weights="bundled",
 )
-_MOBILENET = replace(
-    _RESNET, archs=("mobilenet_v3_small",), ratios=(0.0, 0.5), precisions=("fp32",), calibration_images=()
-)
+_MOBILENET = replace(_RESNET, archs=("mobilenet_v3_small",), ratios=(0.0, 0.5))
 DEMO = (_RESNET, _MOBILENET)

@@ -144,10 +144,8 @@ def test_the_demo_slims_the_missions_backbones_with_what_ships() -> None:
     ]
     small = ("mobilenet_v3_small",)
     assert asked == [*((("resnet18",), ratio) for ratio in (0.0, 0.3, 0.5, 0.7)), (small, 0.0), (small, 0.5)]
-    # The small network's bundled weights do not bear int8 yet: docs/bundled_weights.md, "Limits".
-    assert [plan.precisions for plan in demo_module.DEMO] == [("fp32", "int8"), ("fp32",)]
     for plan in demo_module.DEMO:
-        assert (plan.weights, plan.datasets) == ("bundled", ("generated",))
+        assert (plan.weights, plan.precisions, plan.datasets) == ("bundled", ("fp32", "int8"), ("generated",))
         assert all(slimming.recovering for slimming in plan.slimmings() if slimming)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -20,8 +20,10 @@ from compress.export.parity import first_layer_above, intermediate, relative_err
 from compress.export.views import normalised_views
 from compress.image_kinds import require_sequence
 from compress.progress import Track, quiet
+from compress.quantization.affine import Range
 from compress.quantization.bias_correction import corrected
 from compress.quantization.calibrators import LEAST_IMAGES, Calibration
+from compress.quantization.equalization import equalized
 from compress.quantization.layers import layers_without_kernel, matching_layers, nodes_of, roundable_layers
 from compress.quantization.openvino import import_nncf, nncf_rounder
 from compress.quantization.pixel_levels import FLOAT_NODES, PIXELS, in_one_step, over_pixels, pixel_range
@@ -85,7 +87,7 @@ def quantize(
     asked = matching_layers(model, keep_float)
     float_deviation = require_float_parity(backbone, graph, check[:2])
     reference = maps_of(model, check)
-    round_but = BACKENDS[backend](model, backbone, images, seen, calibration, track)
+    exact, round_but = BACKENDS[backend](model, backbone, images, seen, calibration, track)
     header = Header(backbone.spec, "int8", cost_of(backbone), runtime=backend)
 
     def made(float_layers: Sequence[str]) -> OnnxBackbone:
@@ -108,7 +110,7 @@ def quantize(
     hurting = ranking[: search.count] if search else []
     errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
     if not max(errors) <= TOLERANCE:  # a NaN is no parity either
-        raise _off(model, found, max(errors), check[:2])
+        raise _off(exact, found, max(errors), check[:2])
     method = calibration.method if backend == "onnxruntime" else "nncf"
     record = {
         "backend": backend,
@@ -168,6 +170,13 @@ def _off(model: onnx.ModelProto, found: OnnxBackbone, worst: float, few: Tensor)
     )
 
 
+class Rounding(NamedTuple):
+    """How a backend rounds: the float model it starts from, and from the layers that stay float to the int8 model."""
+
+    exact: onnx.ModelProto
+    but: Callable[[Sequence[str]], onnx.ModelProto]
+
+
 def _onnxruntime(
     model: onnx.ModelProto,
     backbone: Backbone,
@@ -175,20 +184,21 @@ def _onnxruntime(
     places: Sequence[int],
     calibration: Calibration,
     track: Track,
-) -> Callable[[Sequence[str]], onnx.ModelProto]:
-    """A function from the layers that stay float to the int8 model."""
-    pixelwise = over_pixels(model, backbone.spec)
+) -> Rounding:
+    exact, unrounded, floors = equalized(model, backbone.spec, images, places, track=track)
+    pixelwise = over_pixels(exact, backbone.spec)
     seen = collect(pixelwise, backbone.spec, images, places, track=track)
     ranges = useful(pixelwise, {name: calibration.range_of(histogram) for name, histogram in seen.histograms.items()})
+    ranges |= {name: Range(max(floor, ranges[name].low), ranges[name].high) for name, floor in floors.items()}
     ranges[PIXELS] = pixel_range(backbone.spec)
     filters = rounded_filters(pixelwise, second_moments(pixelwise, backbone.spec, images, places, track=track))
 
     def round_but(float_layers: Sequence[str]) -> onnx.ModelProto:
-        float_nodes = [*nodes_of(model, float_layers), *FLOAT_NODES]
+        float_nodes = [*nodes_of(model, float_layers), *unrounded, *FLOAT_NODES]
         found = rounded(corrected(pixelwise, filters, seen.means, float_nodes), ranges, float_nodes)
         return in_one_step(found, backbone.spec)
 
-    return round_but
+    return Rounding(exact, round_but)
 
 
 def _openvino(
@@ -198,13 +208,13 @@ def _openvino(
     places: Sequence[int],
     calibration: Calibration,
     track: Track,
-) -> Callable[[Sequence[str]], onnx.ModelProto]:
-    return nncf_rounder(model, backbone, images, places)
+) -> Rounding:
+    return Rounding(model, nncf_rounder(model, backbone, images, places))
 
 
 Backend = Callable[
     [onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track],
-    Callable[[Sequence[str]], onnx.ModelProto],
+    Rounding,
 ]
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 """By name, what chooses the rounding and writes the int8 model."""

@@ -21,7 +21,7 @@ from compress.progress import Track, quiet
 from compress.quantization.affine import Range
 from compress.quantization.histogram import Histogram
 
-_HARD = 3.0  # where HardSwish and PyTorch's HardSigmoid begin and end
+HARD = 3.0  # where HardSwish and PyTorch's HardSigmoid begin and end
 BATCH = 4  # images whose activations are held at a time: 60 MB for a ResNet-18
 
 
@@ -96,7 +96,7 @@ def useful(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Ran
         if value in outputs or len(kinds) != 1:
             continue
         if kinds == {"HardSwish"}:
-            narrowed[value] = Range(max(low, -_HARD), high)
+            narrowed[value] = Range(max(low, -HARD), high)
         elif kinds == {"HardSigmoid"}:
             slope = min(_attribute(node, "alpha", 0.2) for node in readers[value])
             offset = [_attribute(node, "beta", 0.5) for node in readers[value]]
