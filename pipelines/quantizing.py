@@ -26,15 +26,16 @@ PAUSE = 0.03  # seconds
 ROUNDS = 30
 UNTIMED, TIMED = 5, 5  # images in each turn
 # Raise it when the same inputs make another int8 file: float artifacts, which took hours, are kept.
-_PROCEDURE = 3
+_PROCEDURE = 4
 
 
 @dataclass(frozen=True)
 class Quantizing:
-    """How a backbone is made int8: on which images its ranges are found, how, and what will run it."""
+    """How a backbone is made int8: on which images its ranges are found, what stays float, and what will run it."""
 
     images: UnlabelledImages
     calibration: Calibration
+    keep_float: tuple[str, ...]
     backend: str
 
     def check(self) -> None:
@@ -48,7 +49,14 @@ class Quantizing:
 
     def quantize(self, backbone: Backbone, *, track: Track = quiet) -> OnnxBackbone:
         """See `compress.quantize`."""
-        return quantize(backbone, self.images, calibration=self.calibration, backend=self.backend, track=track)
+        return quantize(
+            backbone,
+            self.images,
+            calibration=self.calibration,
+            keep_float=self.keep_float,
+            backend=self.backend,
+            track=track,
+        )
 
     def asked(self) -> dict[str, Any]:
         """All that the result depends on besides the float backbone, as JSON values."""
@@ -57,6 +65,7 @@ class Quantizing:
             del calibration["percentile"]
         return {
             **calibration,
+            "keep_float": sorted(self.keep_float),
             "backend": self.backend,
             "images": self.images.fingerprint,
             "procedure": _PROCEDURE,

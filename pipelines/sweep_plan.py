@@ -33,7 +33,7 @@ class SweepPlan:
 
     `precisions` are fp32 and int8; int8 is calibrated on `calibration_images`, folders too, or else on the images.
     `calibration`, `percentile` and `calibration_count` are those of `compress.Calibration`, `backend` is a key of
-    `compress.BACKENDS`.
+    `compress.BACKENDS`; `keep_float` are patterns of layers that stay float, each of which every network must have.
     """
 
     archs: tuple[str, ...] = ("resnet18",)
@@ -51,6 +51,7 @@ class SweepPlan:
     calibration: str = Calibration.method
     percentile: float = Calibration.percentile
     calibration_count: int = Calibration.count
+    keep_float: tuple[str, ...] = ()
     backend: str = "onnxruntime"
     datasets: tuple[str, ...] = ("generated",)
     categories: tuple[str, ...] = ()
@@ -136,7 +137,7 @@ class SweepPlan:
         """How backbones are made int8, calibrated on `images`; None if no int8 is asked for."""
         if INT8 not in self.precisions or images.plain is None:
             return None
-        return Quantizing(images.plain, self._calibration, self.backend)
+        return Quantizing(images.plain, self._calibration, self.keep_float, self.backend)
 
     @property
     def _calibration(self) -> Calibration:
@@ -147,13 +148,16 @@ class SweepPlan:
             if name not in PRECISIONS:
                 raise unknown("precision", name, PRECISIONS, "give one or both")
         check_backend(self.backend, self._calibration)
-        own = self._calibration != Calibration() or self.backend != "onnxruntime" or bool(self.calibration_images)
+        own = self._calibration != Calibration() or self.backend != "onnxruntime"
+        own = own or bool(self.calibration_images or self.keep_float)
         if INT8 in self.precisions and not (self.calibration_images or self.images) and self.labelled is None:
             raise CompressError(
                 "int8 is calibrated on images: name a folder of them with --images DIR or --calibration-images DIR"
             )
         if INT8 not in self.precisions and own:
-            raise CompressError("calibration and backend are for int8, and the sweep is in float: add it, or drop them")
+            raise CompressError(
+                "calibration, keep-float and backend are for int8, and the sweep is in float: add it, or drop them"
+            )
 
     def _slimming(self, name: str, recover: str, ratio: float) -> Slimming:
         method = find_method(name)

@@ -126,7 +126,7 @@ def test_the_key_holds_all_that_int8_depends_on(photographs: Path) -> None:
     def key(quantizing: Quantizing | None) -> str:
         return Request(parent, None, Images(), 0, quantizing).key
 
-    first = Quantizing(images, Calibration(), "onnxruntime")
+    first = Quantizing(images, Calibration(), (), "onnxruntime")
     others = [
         None,
         first,
@@ -134,6 +134,7 @@ def test_the_key_holds_all_that_int8_depends_on(photographs: Path) -> None:
         dataclasses.replace(first, calibration=Calibration(percentile=99.9)),
         dataclasses.replace(first, calibration=Calibration("mse")),
         dataclasses.replace(first, calibration=Calibration(count=64)),
+        dataclasses.replace(first, keep_float=("conv1",)),
         dataclasses.replace(first, backend="openvino"),
     ]
     assert len({key(each) for each in others}) == len(others)
@@ -149,7 +150,8 @@ def test_the_key_holds_all_that_int8_depends_on(photographs: Path) -> None:
         ({"precisions": ("int8",)}, "with --images DIR or --calibration-images DIR"),
         ({"precisions": ("int4",)}, "unknown precision 'int4'"),
         ({"precisions": ()}, "the sweep has no precisions"),
-        ({"calibration": "mse"}, "calibration and backend are for int8"),
+        ({"calibration": "mse"}, "calibration, keep-float and backend are for int8"),
+        ({"keep_float": ("conv1",)}, "calibration, keep-float and backend are for int8"),
         ({"precisions": ("int8",), "images": ("x",), "calibration": "kl"}, "unknown calibration 'kl'"),
         ({"precisions": ("int8",), "images": ("x",), "backend": "tensorrt"}, "unknown backend 'tensorrt'"),
         ({"precisions": ("int8",), "images": ("x",), "backend": "openvino", "calibration": "mse"}, "NNCF chooses"),
@@ -189,6 +191,15 @@ def test_int8_may_be_calibrated_on_other_images(
         sweep(idle, runs, command="")
     with pytest.raises(CompressError, match="the sweep is in float"):
         SweepPlan(calibration_images=("x",))
+
+
+def test_layers_may_stay_float(plan: SweepPlan, runs: Path) -> None:
+    mixed = dataclasses.replace(plan, keep_float=("conv1", "layer1.0"))
+    assert sweep(mixed, runs, command="") == SweepOutcome(run=1, kept=1, failed=0), "float stays as it was"
+    record = compress.load_onnx(runs / "backbones" / f"{INT8}.onnx").header.quantization
+    assert record is not None
+    assert {"conv1", "layer1.0.conv1", "layer1.0.conv2"} <= {*record["float"]}
+    assert "layer1.1.conv1" not in record["float"]
 
 
 def test_precisions_in_toml(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 BANK = "Memory bank: which patches of the training images it keeps"
 DETECTOR = "Detector: how patches are made, searched and scored"
 CALIBRATION = "Calibration: how the ranges of int8 activations are found"
+MIXED = "Mixed precision: which layers stay float"
 TRAINING = "Training: the sparse phase before the cut, the recovery after it"
 
 Weights = Annotated[
@@ -171,6 +172,13 @@ Calibrate = Annotated[
 Percentile = Annotated[float, typer.Option(help="What percentile keeps, in per cent.", rich_help_panel=CALIBRATION)]
 CalibrationCount = Annotated[
     int, typer.Option(help="Images to calibrate on at most, spread evenly.", rich_help_panel=CALIBRATION)
+]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Layers to leave in float: a name or a pattern like 'layer1.*'; may be repeated.",
+        rich_help_panel=MIXED,
+    ),
 ]
 Backend = Annotated[
     str,

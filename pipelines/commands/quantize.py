@@ -9,9 +9,11 @@ import typer
 
 from pipelines.commands.options import (
     CALIBRATION,
+    MIXED,
     Backend,
     Calibrate,
     CalibrationCount,
+    KeepFloat,
     Percentile,
     Seed,
     Taps,
@@ -22,8 +24,6 @@ from pipelines.console import ProgressBars, note, print_line, print_table, refus
 
 if TYPE_CHECKING:
     from compress import Backbone, MaxDrop, OnnxBackbone
-
-_MIXED = "Mixed precision: which layers stay float"
 
 
 @refuse_in_one_line
@@ -42,18 +42,12 @@ def quantize(
     calibration: Calibrate = "percentile",
     percentile: Percentile = 99.999,
     count: CalibrationCount = 128,
-    keep_float: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layers to leave in float: a name or a pattern like 'layer1.*'; may be repeated.",
-            rich_help_panel=_MIXED,
-        ),
-    ] = None,
+    keep_float: KeepFloat = None,
     max_error: Annotated[
         float | None,
         typer.Option(
             help="Leave as few layers in float as bring the relative error of the maps below this, in (0, 1).",
-            rich_help_panel=_MIXED,
+            rich_help_panel=MIXED,
         ),
     ] = None,
     max_drop: Annotated[
@@ -61,14 +55,14 @@ def quantize(
         typer.Option(
             help="The same for the image AUROC lost on a validation split of --dataset: its good training images, "
             "some with painted defects.",
-            rich_help_panel=_MIXED,
+            rich_help_panel=MIXED,
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="The dataset that --max-drop is judged on.", rich_help_panel=_MIXED)
+        str | None, typer.Option(help="The dataset that --max-drop is judged on.", rich_help_panel=MIXED)
     ] = None,
     category: Annotated[
-        str | None, typer.Option(help="Its categories, comma-separated. Default: all.", rich_help_panel=_MIXED)
+        str | None, typer.Option(help="Its categories, comma-separated. Default: all.", rich_help_panel=MIXED)
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, or fp32 to export only.")] = "int8",
     backend: Backend = "onnxruntime",

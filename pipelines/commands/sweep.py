@@ -20,6 +20,7 @@ from pipelines.commands.options import (
     FeaturesDtype,
     ImageFolders,
     Index,
+    KeepFloat,
     Kernel,
     LabelledFolder,
     Latency,
@@ -68,9 +69,9 @@ def sweep(
         typer.Argument(
             help="A TOML file instead of the options below, with the keys archs, methods, ratios, recovers, steps, "
             "images, labelled, one_shot, sparse_steps, scope, precisions, calibration_images, calibration, percentile, "
-            "calibration_count, backend, datasets, categories, seeds, weights, taps, coreset, bank_size, sampler, "
-            "coverage, memory, features, features_dtype, index, latency_ms, score, neighbours, top, map_neighbours, "
-            "pooling, kernel, stride, padding, width, draw, timing."
+            "calibration_count, keep_float, backend, datasets, categories, seeds, weights, taps, coreset, bank_size, "
+            "sampler, coverage, memory, features, features_dtype, index, latency_ms, score, neighbours, top, "
+            "map_neighbours, pooling, kernel, stride, padding, width, draw, timing."
         ),
     ] = None,
     archs: Annotated[str, typer.Option("--arch", "--archs", help="Architectures, comma-separated.")] = "resnet18",
@@ -110,6 +111,7 @@ def sweep(
     calibration: Calibrate = "percentile",
     percentile: Percentile = 99.999,
     calibration_count: CalibrationCount = 128,
+    keep_float: KeepFloat = None,
     backend: Backend = "onnxruntime",
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Leave out the sparse phase of the methods that have one.")
@@ -213,6 +215,7 @@ def sweep(
             calibration=calibration,
             percentile=percentile,
             calibration_count=calibration_count,
+            keep_float=tuple(keep_float or ()),
             backend=backend,
             datasets=listed(datasets) or (),
             categories=listed(category) or (),
