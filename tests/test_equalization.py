@@ -167,12 +167,20 @@ def test_a_silent_channel_is_not_blown_up(spec: BackboneSpec, images: list[Tenso
 
 @pytest.mark.parametrize(
     "model",
-    [block(groups=1), block(groups=2), block(also="active", activation="Relu")],
-    ids=["dense", "grouped", "read from outside"],
+    [block(groups=1), block(groups=2), block(also="active"), block(also="stem")],
+    ids=["dense", "grouped", "an output", "an output in front of the activation"],
 )
 def test_other_values_keep_their_strength(model: onnx.ModelProto, spec: BackboneSpec, images: list[Tensor]) -> None:
     found = done(model, spec, images).model
     assert np.array_equal(weights(found)["stem.w"], weights(model)["stem.w"])
+
+
+@pytest.mark.parametrize("output", ["rectified", "mean", "gated"])
+def test_an_output_keeps_its_strength(spec: BackboneSpec, images: list[Tensor], output: str) -> None:
+    model = block(gate="ReduceMean", also=output)
+    found = done(model, spec, images).model
+    (exact,), (changed,) = (values(each, [output], spec, images) for each in (model, found))
+    assert deviation(exact, changed) < 1e-5
 
 
 def test_weights_that_two_layers_share_stay(spec: BackboneSpec, images: list[Tensor]) -> None:

@@ -28,7 +28,7 @@ from onnx import NodeProto, helper, numpy_helper
 from compress.backbone import BackboneSpec
 from compress.progress import Track, quiet
 from compress.quantization.qdq import sort_nodes
-from compress.quantization.streaming import HARD, stream
+from compress.quantization.streaming import HARD, spread, stream
 
 IMAGES = 32  # at most, spread evenly, to see how loud a channel gets
 _QUIETEST = 2.0**-10  # of the loudest channel: one that is silent on these images may not be on others
@@ -38,7 +38,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Equalized(NamedTuple):
-    """A float model, names of nodes that are not worth rounding, and the smallest useful number of some values."""
+    """A float model, names of nodes better left in float, and the smallest useful number of some values."""
 
     model: onnx.ModelProto
     float_nodes: Sequence[str]
@@ -68,22 +68,20 @@ def equalized(
     arrays: Arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
     sites = list(_sites(copied.graph, arrays))
     watched = list(dict.fromkeys(name for site in sites for name in (site.producer.output[0], site.value)))
-    some = [places[number] for number in np.linspace(0, len(places) - 1, min(IMAGES, len(places))).round().astype(int)]
-    lows, highs = _extremes(model, watched, spec, images, some, track) if sites else ({}, {})
+    lows, highs = _extremes(model, watched, spec, images, spread(places, IMAGES), track) if sites else ({}, {})
     float_nodes: list[str] = []
     floors: dict[str, float] = {}
     changed = dict(arrays)
     for site in sites:
         before, reader = site.producer.output[0], site.consumers[-1]
-        strengths = _floored(np.maximum(highs[site.value], -lows[site.value]))
         if site.activation is not None and site.activation.op_type == "HardSwish":
             by = 1 / _floored(np.maximum(highs[before], np.minimum(HARD, -lows[before])))
             float_nodes += _scale_hard_swish(copied.graph, site.activation, by)
             floors[before] = _FLOOR
-        elif _is_depthwise(reader, arrays):
-            by = 1 / strengths
         else:
-            by = np.sqrt(_floored(np.abs(arrays[reader.input[1]]).max(axis=(0, 2, 3))) / strengths)
+            by = 1 / _floored(np.maximum(highs[site.value], -lows[site.value]))
+            if not _is_depthwise(reader, arrays):
+                by = np.sqrt(by * _floored(np.abs(arrays[reader.input[1]]).max(axis=(0, 2, 3))))
         _scale_outputs(site.producer, by, changed)
         for consumer in site.consumers:
             _scale_inputs(consumer, 1 / by, changed)
@@ -105,9 +103,9 @@ def _sites(graph: onnx.GraphProto, arrays: Arrays) -> Iterator[_Site]:
             activation = readers[0]
             value = str(activation.output[0])
             readers = _readers(graph, value)
-        if value in outputs:
-            continue
         consumers = _consumers(graph, value, readers)
+        if outputs.intersection([value, *(each.input[0] for each in consumers)]):
+            continue
         if not consumers or not all(_is_own(graph, each, arrays) for each in consumers):
             continue
         if any(_is_depthwise(each, arrays) for each in (producer, consumers[-1])):
@@ -135,7 +133,8 @@ def _is_own(graph: onnx.GraphProto, node: NodeProto, arrays: Arrays) -> bool:
 
 
 def _is_depthwise(node: NodeProto, arrays: Arrays) -> bool:
-    return 1 < _groups(node) == len(arrays[node.input[1]])
+    shape = arrays[node.input[1]].shape
+    return 1 < _groups(node) == shape[0] and shape[1] == 1
 
 
 def _groups(node: NodeProto) -> int:

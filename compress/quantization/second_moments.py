@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compress.backbone import BackboneSpec
 from compress.progress import Track, quiet
-from compress.quantization.streaming import stream
+from compress.quantization.streaming import spread, stream
 
 IMAGES = 32  # at most, spread evenly: 8,192 inputs, and a filter of a ResNet-18 has 2,304 weights
 _POSITIONS = 256  # of an image at most, spread evenly: neighbours see much the same
@@ -35,7 +35,7 @@ def second_moments(
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in shapes]
     inputs = list(dict.fromkeys(str(node.input[0]) for node in convolutions))
-    some = [places[number] for number in np.linspace(0, len(places) - 1, min(IMAGES, len(places))).round().astype(int)]
+    some = spread(places, IMAGES)
     sums: dict[str, Tensor] = {}
     for values in stream(model, inputs, spec, images, some, title="second moments", track=track):
         for node in convolutions:

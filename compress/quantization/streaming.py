@@ -79,6 +79,11 @@ def stream(
         yield {INPUT: views, **dict(zip(names, run(views), strict=True))}
 
 
+def spread(places: Sequence[int], count: int) -> list[int]:
+    """At most `count` of `places`, spread evenly."""
+    return [places[number] for number in np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)]
+
+
 def useful(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """`ranges` without what the only reader of a value cannot tell apart.
 
