@@ -133,7 +133,7 @@ def _is_own(graph: onnx.GraphProto, node: NodeProto, arrays: Arrays) -> bool:
 
 
 def _is_depthwise(node: NodeProto, arrays: Arrays) -> bool:
-    shape = arrays[node.input[1]].shape
+    shape: tuple[int, ...] = arrays[node.input[1]].shape
     return 1 < _groups(node) == shape[0] and shape[1] == 1
 
 
