@@ -33,7 +33,7 @@ from torch import Tensor
 import compress
 from anomaly.images import normalise
 from anomaly.progress import quiet
-from compress import Backbone, Calibration, OnnxBackbone
+from compress import Backbone, Calibration, CompressError, OnnxBackbone
 from compress.export.parity import relative_error
 from compress.export.views import normalised_views
 from compress.quantization.procedure import CHECKED, places
@@ -167,16 +167,17 @@ def main() -> None:
         file = Path(model)
         title = file.stem if file.is_file() else model
         backbone = open_torch_model(model, weights="auto" if file.is_file() else given.weights)
-        int8 = {
-            name: compress.quantize(backbone, calibrating, calibration=calibration_of(name, given.count))
-            for name in names
-        }
         views = normalised_views(held, range(len(held)), backbone.spec)
-        for name, each in int8.items():
-            off = " / ".join(f"{error:.3f}" for error in errors(backbone, each, views))
+        int8 = {}
+        for name in names:
+            try:
+                int8[name] = compress.quantize(backbone, calibrating, calibration=calibration_of(name, given.count))
+                off = " / ".join(f"{error:.3f}" for error in errors(backbone, int8[name], views))
+            except CompressError as error:  # maps that are broken: a result too
+                off = f"refused: {error}"
             print(f"| {title} | {name} | {off} |", flush=True)
-        if given.datasets:
-            first = calibration_of(names[0], given.count)
+        if given.datasets and int8:
+            first = calibration_of(next(iter(int8)), given.count)
             datasets = given.datasets.split(",")
             found += differences(title, backbone, int8, given.images, first, datasets, given.seeds)
     if found:

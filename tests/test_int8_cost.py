@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import compress
 from anomaly.datasets.generated import generate
 from benchmarks import int8_cost
 from benchmarks.int8_cost import Difference, calibration_of, parted, summary, table
@@ -63,3 +64,20 @@ def test_both_tables_of_a_small_run(
     errors = [float(error) for error in rows[0].rstrip("| ").split(" | ")[2].split(" / ")]
     assert all(0 < error < 1 for error in errors)
     assert [each["split"] for each in json.loads((tmp_path / "found.json").read_text())] == ["data/printed_grid/0"] * 3
+
+
+def test_broken_maps_are_a_row_too(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise compress.CompressError("the int8 maps have a relative error of 0.57")
+
+    monkeypatch.setattr(compress, "quantize", refuse)
+    command = ["mobilenet_v3_small", "--weights", "none", "--images", str(photographs), "--calibrations", "entropy,mse"]
+    monkeypatch.setattr(sys, "argv", ["int8_cost", *command, "--count", "8", "--datasets", "unread"])
+    int8_cost.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| mobilenet_v3_small")]
+    assert rows == [
+        f"| mobilenet_v3_small | {name} | refused: the int8 maps have a relative error of 0.57 |"
+        for name in ("entropy", "mse")
+    ]
