@@ -14,6 +14,7 @@ from compress.files import atomic_write, require_file
 from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
 from reports import Run
 
+MOST = 50_000_000  # bytes of a file of rows or of a sweep's plan: a row has 2 kB
 _FAILURE = ".failed.json"
 
 
@@ -163,7 +164,7 @@ def _reason(loaded: Any) -> str:
 
 
 def _read_json(file: Path) -> Any:
-    return json.loads(require_file(file).read_text(encoding="utf-8"))
+    return json.loads(require_file(file, most=MOST).read_text(encoding="utf-8"))
 
 
 def _write_beside(file: Path, evidence: Sequence[Evidence]) -> None:
