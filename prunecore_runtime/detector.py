@@ -72,7 +72,7 @@ class Detector:
             raise DetectorError(f"threshold {threshold} is not above 0: scores are distances")
         content = _read(Path(file))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: they come as exceptions too, warnings are about its own insides
+        options.log_severity_level = 4  # fatal: errors come as exceptions, and would be told twice
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -15,10 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from anomaly import AnomalyError
+from anomaly.images import load_image
 from anomaly.memory_bank import MemoryBank
 from benchmarks.fuzz.damage import damaged, generator
 from benchmarks.fuzz.limits import watched
 from benchmarks.fuzz.reader import MIB, clear, lay_odd
+from benchmarks.fuzz.records import row
 from benchmarks.fuzz.worker import READERS, outcomes
 from compress import CompressError, load_backbone, load_onnx
 from pipelines.detector_file import load_detector
@@ -120,6 +122,7 @@ def _bank(file: Path) -> object:
         ("bank.json", _bank),
         ("backbone.onnx", load_onnx),
         ("detector.onnx", Detector),
+        ("image.jpg", load_image),
     ],
 )
 def test_a_file_larger_than_the_memory_is_refused_unread(
@@ -133,6 +136,14 @@ def test_a_file_larger_than_the_memory_is_refused_unread(
     assert outcome.complaint is None
     with pytest.raises((CompressError, AnomalyError, DetectorError), match="has 21,474,836,480 bytes, the limit is"):
         read(file)
+
+
+def test_rows_with_texts_without_end_are_left_out_and_strangers_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([row(), row(machine="x" * 10_001), *([[]] * 1000)]))
+    runs, failures = read_rows(tmp_path / "rows.json")
+    assert len(runs) == 1
+    reasons = ["left out: machine of more than 10,000 characters", "left out: not a row of results"]
+    assert failures == [("rows.json", reason) for reason in reasons]
 
 
 def test_a_number_that_python_cannot_write_down_is_refused(tmp_path: Path) -> None:

@@ -83,8 +83,12 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     if properties.get("sha256") != _digest(description, bare):
         raise CompressError(f"{file} was changed after it was saved (its checksum is wrong): get it again")
     try:
-        if names_other_files(bare.SerializeToString()):
-            raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
+        outside = names_other_files(bare.SerializeToString())
+    except ValueError as error:
+        raise CompressError(f"{file} is damaged or no model of ours ({error}): export the backbone again") from error
+    if outside:
+        raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
+    try:
         return bare, _parse(json.loads(description))
     except UNREADABLE as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error
