@@ -87,7 +87,9 @@ class SweepPlan:
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
         if (asked := math.prod(len(getattr(self, name)) for name in _LISTS)) > _MOST:
-            raise CompressError(f"the sweep asks for {asked:,} runs, the limit is {_MOST:,}: split it, or shorten a list")
+            raise CompressError(
+                f"the sweep asks for {asked:,} runs, the limit is {_MOST:,}: split it, or shorten a list"
+            )
         self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
         if self.steps is not None and not any(map(_trains, self.recovers)):
             raise CompressError(f"steps {self.steps}, but no recovery to spend them on: add distill, or drop them")

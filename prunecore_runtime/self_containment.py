@@ -2,9 +2,10 @@
 
 A tensor may name a file in place of its values, and ONNX Runtime then reads that file: any at all in old versions, any
 below the working directory in new ones. A model from a stranger could so carry a user's file into its scores. Ours hold
-all of their tensors. And ONNX Runtime takes time with the square of the nodes to open a graph: 12 s for 10,000 that lead
-nowhere, 78 s for 20,000, in half a megabyte. The model is walked by its wire format
-(protobuf.dev/programming-guides/encoding).
+all of their tensors.
+
+And ONNX Runtime takes time with the square of the nodes to open a graph: 12 s for 10,000 that lead nowhere, 78 s for
+20,000, in half a megabyte. The model is walked by its wire format (protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations

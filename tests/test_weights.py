@@ -120,10 +120,10 @@ def test_a_small_file_that_would_take_gigabytes_is_refused_before_it_does(tmp_pa
 
 def test_a_packed_checkpoint_is_refused_unpacked_by_nobody(state: State, tmp_path: Path) -> None:
     torch.save(_without_tail(state), tmp_path / "whole.pth")
-    with zipfile.ZipFile(tmp_path / "whole.pth") as whole:
-        with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed:
-            for name in whole.namelist():
-                packed.writestr(name, whole.read(name))
+    bomb = zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, bomb as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
     with pytest.raises(CompressError, match="holds compressed parts, which PyTorch never writes"):
         compress.create_backbone("resnet18", weights=str(tmp_path / "packed.pth"))
 

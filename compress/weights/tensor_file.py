@@ -68,7 +68,7 @@ def _read(file: Path) -> State:
 def _refuse_bombs(file: Path) -> None:
     """A small file must not take gigabytes, which PyTorch's reader would let it in two ways; torch.save uses neither.
 
-    Entries of its archive may be packed; and a pickle, though it can run no code, can ask for a bytearray of any length.
+    Entries of its archive may be packed, and a pickle, though it runs no code, can ask for a bytearray of any length.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -76,5 +76,7 @@ def _refuse_bombs(file: Path) -> None:
         if packed:
             raise CompressError(f"weights file {file} holds compressed parts, which PyTorch never writes: get it again")
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:1] in (b"P", b"\x80") and content.find(b"bytearray") >= 0:
-            raise CompressError(f"weights file {file} holds a bytearray, which is no tensor: save the state_dict() alone")
+        if content[:1] != b"\0" and content.find(b"bytearray") >= 0:  # 0 begins neither an archive nor a pickle
+            raise CompressError(
+                f"weights file {file} holds a bytearray, which is no tensor: save the state_dict() alone"
+            )
