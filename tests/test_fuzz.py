@@ -20,10 +20,11 @@ from anomaly.memory_bank import MemoryBank
 from benchmarks.fuzz.damage import damaged, generator
 from benchmarks.fuzz.limits import watched
 from benchmarks.fuzz.reader import MIB, clear, lay_odd
-from benchmarks.fuzz.records import row
+from benchmarks.fuzz.records import evidence, row
 from benchmarks.fuzz.worker import READERS, outcomes
 from compress import CompressError, load_backbone, load_onnx
 from pipelines.detector_file import load_detector
+from pipelines.evidence import read_evidence
 from pipelines.results import read_rows
 from pipelines.sweep_plan import SweepPlan
 from prunecore_runtime import Detector, DetectorError
@@ -144,6 +145,17 @@ def test_rows_with_texts_without_end_are_left_out_and_strangers_counted_once(tmp
     assert len(runs) == 1
     reasons = ["left out: machine of more than 10,000 characters", "left out: not a row of results"]
     assert failures == [("rows.json", reason) for reason in reasons]
+
+
+def test_an_entry_that_is_no_array_is_told(tmp_path: Path) -> None:
+    evidence(tmp_path / "whole.npz")
+    with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "odd.npz", "w") as odd:
+        for name in whole.namelist():
+            odd.writestr(name, b"no header" if name == "maps.npy" else whole.read(name))
+    assert read_evidence(tmp_path / "whole.npz")[1] is None
+    found, complaint = read_evidence(tmp_path / "odd.npz")
+    assert (found.examples, found.scores) == (None, None)
+    assert complaint == "images and scores left out: damaged (maps is no array)"
 
 
 def test_a_number_that_python_cannot_write_down_is_refused(tmp_path: Path) -> None:
