@@ -23,7 +23,7 @@ from torch import Tensor
 
 from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble, tapped_at
 from compress.errors import CompressError
-from compress.files import atomic_save, require_file
+from compress.files import atomic_save, require_file, require_short_header
 from compress.networks.constructor_factory import Constructor
 from compress.weights import WeightsOrigin
 
@@ -127,6 +127,7 @@ def _state(backbone: Backbone) -> dict[str, Tensor]:
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     require_file(file)
     try:
+        require_short_header(file)
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
             return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict

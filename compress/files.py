@@ -16,16 +16,22 @@ from torch import Tensor
 from compress.errors import CompressError
 from prunecore_runtime.regular_file import why_no_file
 
+_LONGEST_HEADER = 10_000_000  # bytes: names of 100,000 tensors; the largest network of timm has a few thousand
 
-def require_file(path: str | os.PathLike[str]) -> Path:
+
+def require_file(path: str | os.PathLike[str], *, most: int | None = None) -> Path:
     """Check that `path` is a file that can be read to its end.
 
+    Args:
+        most: bytes that it may have, where all of it is to be read into memory.
+
     Raises:
-        CompressError: there is none, or a folder, a pipe, a socket or a device, which might never end.
+        CompressError: there is none, or one that is too large, or a folder, a pipe, a socket or a device, which might
+            never end.
     """
     file = Path(path)
     try:
-        complaint = why_no_file(file)
+        complaint = why_no_file(file, most=most)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CompressError(f"no such file: {file}") from error
     except (OSError, ValueError) as error:  # no permission, a name that is too long or holds a null character
@@ -33,6 +39,23 @@ def require_file(path: str | os.PathLike[str]) -> Path:
     if complaint:
         raise CompressError(complaint)
     return file
+
+
+def require_short_header(content: Path | bytes) -> None:
+    """Check that the header of a `.safetensors` file, or of its bytes, has a length that some network's could have.
+
+    The format allows 100 MB, which name a million and a half empty tensors, and these take a minute to read.
+
+    Raises:
+        SafetensorError: it is longer than 10 MB, or the file is no such file.
+        OSError: the file cannot be read.
+    """
+    if isinstance(content, Path):
+        with content.open("rb") as stream:
+            content = stream.read(8)
+    length = int.from_bytes(content[:8], "little")
+    if length > _LONGEST_HEADER:
+        raise SafetensorError(f"its header has {length} bytes, the limit is {_LONGEST_HEADER}")
 
 
 def require_writable(path: str | os.PathLike[str]) -> Path:

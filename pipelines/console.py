@@ -46,11 +46,12 @@ def print_table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[bool] = (), title: str | None = None
 ) -> None:
     """A table of results; `numeric` columns are set flush right."""
-    table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    title = _shown(title) if title else None
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for header, right in zip_longest(headers, numeric, fillvalue=False):
-        table.add_column(escape(str(header)), justify="right" if right else "left")
+        table.add_column(_shown(str(header)), justify="right" if right else "left")
     for row in rows:
-        table.add_row(*map(escape, row))  # names come from files: they are no markup
+        table.add_row(*map(_shown, row))
     _out.print(table)
 
 
@@ -70,7 +71,17 @@ def print_sizes(columns: dict[str, dict[str, int]]) -> None:
 
 def print_line(text: str) -> None:
     """A line of results."""
-    _out.print(text, markup=False, highlight=False, soft_wrap=True)
+    _out.print(_encodable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """In a table: names come from files, so they are no markup."""
+    return escape(_encodable(text))
+
+
+def _encodable(text: str) -> str:
+    """What is no text in a file's name comes as its escape: stdout would refuse it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def minutes(seconds: float | None) -> str:

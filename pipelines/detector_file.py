@@ -34,7 +34,7 @@ from anomaly.memory_bank import MemoryBank
 from anomaly.threshold import Threshold
 from compress import Backbone, CompressError, OnnxBackbone, load_onnx
 from compress.artifact import UNREADABLE
-from compress.files import atomic_write, require_file
+from compress.files import atomic_write, require_file, require_short_header
 from prunecore_runtime.images import RESIZE
 
 FORMAT = "prunecore-detector/1"
@@ -162,6 +162,8 @@ def load_detector(path: str | os.PathLike[str]) -> FittedDetector:
         names = [name for name in entries if name in BACKBONES]
         _require(len(names) == 1, "it holds no backbone, or two")
         backbone = _backbone(names[0], entries[names[0]])
+        for part in (BANK, IMAGES):
+            require_short_header(entries[part])
         bank, images = load(entries[BANK])["vectors"], load(entries[IMAGES])["images"]
         _check(bank, images, sum(backbone.feature_info.channels()))
         return FittedDetector(backbone, bank, images, _parse(described))
@@ -195,7 +197,8 @@ def _read(file: Path) -> dict[str, bytes]:
                 raise CompressError(f"{file} holds compressed or encrypted parts, which ours never do: fit it again")
             return {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, MemoryError) as error:
-        raise CompressError(f"{file} is truncated, damaged or no detector ({error})") from error
+        told = str(error) or "it ends too early"  # an EOFError has no words
+        raise CompressError(f"{file} is truncated, damaged or no detector ({told})") from error
 
 
 def _backbone(name: str, content: bytes) -> Backbone | OnnxBackbone:

@@ -61,13 +61,17 @@ def read_evidence(file: Path) -> tuple[Evidence, str | None]:
         if unpacked > _MAX_UNPACKED:
             raise ValueError(f"{unpacked} bytes unpacked, the limit is {_MAX_UNPACKED}")
         with np.load(file, allow_pickle=False) as stored:
-            return Evidence(_examples(stored), _scores(stored) if "test_scores" in stored else None), None
+            arrays = dict(stored.items())
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # numpy gives an entry without its header as bytes
+                raise ValueError(f"{name} is no array")
+        return Evidence(_examples(arrays), _scores(arrays) if "test_scores" in arrays else None), None
     # What numpy, zipfile and zlib raise on damaged files, and Examples and Scores on arrays that do not fit.
     except (*_DAMAGED, ReportError) as error:
         return Evidence(), f"images and scores left out: damaged ({error})"
 
 
-def _examples(stored: Any) -> Examples:
+def _examples(stored: dict[str, Any]) -> Examples:
     low, high = (float(value) for value in stored["range"])
     return Examples(
         names=[str(name) for name in stored["names"]],
@@ -79,7 +83,7 @@ def _examples(stored: Any) -> Examples:
     )
 
 
-def _scores(stored: Any) -> Scores:
+def _scores(stored: dict[str, Any]) -> Scores:
     low, high = (float(value) for value in stored["test_range"])
     return Scores(
         names=[str(name) for name in stored["test_names"]],

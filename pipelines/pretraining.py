@@ -63,7 +63,8 @@ class PretrainingRecipe:
             raise CompressError(f"there is no recipe {name}: give a TOML file or {', '.join(shipped_recipes())}")
         file = FOLDER / f"{name}.toml" if name in shipped_recipes() else Path(name)
         own = ("name", "sha256")
-        return cls(file.stem, sha256_of_file(file), **read_fields(file, cls, besides=own))
+        fields = read_fields(file, cls, besides=own)  # first: it refuses a file that is too large to be a recipe
+        return cls(file.stem, sha256_of_file(file), **fields)
 
     @property
     def training(self) -> Recipe:

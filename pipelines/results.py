@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CompressError
+from compress.errors import CompressError, some_of
 from compress.files import atomic_write, require_file
 from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
 from reports import Run
 
+_LARGEST = 10_000_000  # bytes of a file of rows, each of which has 2 kB
+_LONGEST = 10_000  # characters of a text in a row; pages and figures take minutes to set a million of them
 _FAILURE = ".failed.json"
 
 
@@ -147,15 +149,23 @@ def read_rows(file: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     rows: list[Any] = loaded if isinstance(loaded, list) else [loaded]
     runs: list[Run] = []
     failures: list[tuple[str, str]] = []
+    strange: list[str] = []
     for index, row in enumerate(rows):
-        if isinstance(row, dict) and isinstance(row.get("arch"), str) and "image_auroc" in row:
+        if complaint := _why_no_row(row):
+            strange.append(complaint)
+        else:
             beside = evidence_file(file, index, len(rows))
             evidence, complaint = read_evidence(beside)
             runs.append(Run(row, evidence.examples, evidence.scores))
             failures += [(beside.name, complaint)] if complaint else []
-        else:
-            failures.append((file.name, "left out: not a row of results"))
-    return runs, failures
+    return runs, failures + [(file.name, f"left out: {complaint}") for complaint in dict.fromkeys(strange)]
+
+
+def _why_no_row(row: Any) -> str | None:
+    if not (isinstance(row, dict) and isinstance(row.get("arch"), str) and "image_auroc" in row):
+        return "not a row of results"
+    long = [name for name, value in row.items() if isinstance(value, str) and len(value) > _LONGEST]
+    return f"{some_of(long)} of more than {_LONGEST:,} characters" if long else None
 
 
 def _reason(loaded: Any) -> str:
@@ -163,7 +173,7 @@ def _reason(loaded: Any) -> str:
 
 
 def _read_json(file: Path) -> Any:
-    return json.loads(require_file(file).read_text(encoding="utf-8"))
+    return json.loads(require_file(file, most=_LARGEST).read_text(encoding="utf-8"))
 
 
 def _write_beside(file: Path, evidence: Sequence[Evidence]) -> None:

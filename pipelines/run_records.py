@@ -29,6 +29,7 @@ from pipelines.sweep_runs import SweepRun
 
 RUNNING = "running"
 _SWEEP = "sweep-"
+_LARGEST = 50_000_000  # bytes of a plan: 150 for each run, of which a sweep has 100,000 at most
 _LONGEST = 200  # characters of a run's name; file systems take 255 with what stands behind it
 
 
@@ -76,7 +77,7 @@ def read_records(folder: Path) -> dict[str, Record]:
         if file.name.startswith(_SWEEP):
             continue
         with contextlib.suppress(*_DAMAGED):
-            found[file.stem] = _record(json.loads(require_file(file).read_text()))
+            found[file.stem] = _record(json.loads(require_file(file, most=_LARGEST).read_text()))
     return found
 
 
@@ -85,7 +86,7 @@ def read_announced(folder: Path) -> list[Announced]:
     found = []
     for file in (folder / "progress").glob(f"{_SWEEP}*.json"):
         with contextlib.suppress(*_DAMAGED):
-            found.append(_announced(json.loads(require_file(file).read_text())))
+            found.append(_announced(json.loads(require_file(file, most=_LARGEST).read_text())))
     return sorted(found, key=lambda each: each.started)
 
 

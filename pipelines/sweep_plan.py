@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pipelines.slimming import NO_RECOVERY, REINIT, Images, Recovering, Slimming
 from pipelines.toml_fields import read_fields
 
 INT8 = "int8"
+_LISTS = ("archs", "methods", "ratios", "recovers", "precisions", "datasets", "seeds")
+_MOST = 100_000  # runs: a file of a few kB can ask for billions, which nobody waits for and no memory holds
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,13 @@ class SweepPlan:
     timing: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("archs", "methods", "ratios", "recovers", "precisions", "datasets", "seeds"):
+        for name in _LISTS:
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
+        if (asked := math.prod(len(getattr(self, name)) for name in _LISTS)) > _MOST:
+            raise CompressError(
+                f"the sweep asks for {asked:,} runs, the limit is {_MOST:,}: split it, or shorten a list"
+            )
         self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
         if self.steps is not None and not any(map(_trains, self.recovers)):
             raise CompressError(f"steps {self.steps}, but no recovery to spend them on: add distill, or drop them")

@@ -30,7 +30,7 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
         CompressError: no such file, no TOML, a key is unknown or missing, or its value is of another type.
     """
     try:
-        if complaint := why_no_file(file):
+        if complaint := why_no_file(file, most=4 * _LONGEST):  # a character has 4 bytes at most
             raise CompressError(complaint)
         given = tomllib.loads(_checked(file.read_text(encoding="utf-8")))
     except OSError as error:
@@ -45,7 +45,7 @@ def read_fields(file: Path, kind: type, *, besides: Collection[str] = ()) -> dic
     if missing:
         raise CompressError(f"{file} lacks {', '.join(missing)}: add them")
     hints = get_type_hints(kind)
-    return {key: _value(hints[key], value, f"{file}: {key} = {value!r}") for key, value in given.items()}
+    return {key: _value(hints[key], value, _told(file, key, value)) for key, value in given.items()}
 
 
 def _checked(text: str) -> str:
@@ -53,6 +53,14 @@ def _checked(text: str) -> str:
     if len(text) > _LONGEST or any(line.count(".") > _DOTS for line in text.split("\n")):
         raise ValueError(f"it has more than {_LONGEST} characters, or {_DOTS} dots in a line")
     return text
+
+
+def _told(file: Path, key: str, value: Any) -> str:
+    """Key and value, for messages."""
+    try:
+        return f"{file}: {key} = {value!r}"
+    except ValueError as error:  # in hexadecimal the parser takes what Python then refuses to write down
+        raise CompressError(f"{file}: {key} holds a number of thousands of digits: TOML's have 64 bits") from error
 
 
 def _value(hint: Any, value: Any, told: str) -> Any:

@@ -22,6 +22,7 @@ from prunecore_runtime.overlay import overlay
 from prunecore_runtime.sources import Picture, pictures
 
 DONE, FAILURES, REFUSED = 0, 1, 2
+MOST_AT_ONCE = 10_000  # images: some 10 MB of memory each
 
 
 def parser(program: str = "prunecore-predict") -> argparse.ArgumentParser:
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "prunecore-pr
     """Parse, predict, print; returns the exit code."""
     given = parser(program).parse_args(arguments)
     try:
-        if given.batch < 1:
-            raise DetectorError(f"--batch {given.batch} is below 1: images are scored one at a time, or more")
+        if not 1 <= given.batch <= MOST_AT_ONCE:
+            raise DetectorError(f"--batch {given.batch} is outside 1 to {MOST_AT_ONCE}: 1 answers soonest")
         if given.save_maps:
             _make_folder(given.save_maps)
         detector = Detector(given.detector, threads=given.threads, threshold=given.threshold)

@@ -23,6 +23,8 @@ from prunecore_runtime.self_containment import names_other_files
 FORMAT = "prunecore-onnx-detector/1"
 KEY = "prunecore"  # of the metadata in the file
 PRODUCER = "prunecore-detector"  # stands at the beginning of the file, where a truncated one still has it
+LARGEST = 2**31 - 1  # bytes of a Protocol Buffers message, which an ONNX file is
+MOST_THREADS = 1024  # ONNX Runtime makes all of them at once, with a stack each
 INPUT = "images"
 OUTPUTS = ("score", "normalised", "map")
 
@@ -58,19 +60,19 @@ class Detector:
 
     Raises:
         DetectorError: the file is missing, damaged, foreign, of a newer format or keeps tensors in other files, or
-            `threads` or `threshold` is not above 0.
+            `threads` is outside 1 to 1024, or `threshold` not above 0.
     """
 
     def __init__(
         self, file: str | os.PathLike[str], *, threads: int | None = None, threshold: float | None = None
     ) -> None:
-        if threads is not None and threads < 1:
-            raise DetectorError(f"{threads} threads compute nothing: give 1 or more")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise DetectorError(f"{threads} threads are outside 1 to {MOST_THREADS}: give one for each core, or fewer")
         if threshold is not None and not 0 < threshold < float("inf"):
             raise DetectorError(f"threshold {threshold} is not above 0: scores are distances")
         content = _read(Path(file))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: they come as exceptions too, warnings are about its own insides
+        options.log_severity_level = 4  # fatal: errors come as exceptions, and would be told twice
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -126,7 +128,7 @@ class Detector:
 
 def _read(file: Path) -> bytes:
     try:
-        if complaint := why_no_file(file):
+        if complaint := why_no_file(file, most=LARGEST):
             raise DetectorError(complaint)
         content = file.read_bytes()
     except FileNotFoundError as error:

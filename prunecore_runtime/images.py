@@ -19,6 +19,7 @@ RESIZE = 256
 CROP = 224
 MARGIN = (RESIZE - CROP) // 2  # pixels that the crop leaves out at each side
 MAX_PIXELS = 178_000_000  # a 151-megapixel camera passes, a decompression bomb does not; Pillow refuses 179 million
+_LARGEST = 8 * MAX_PIXELS  # bytes: four channels of 16 bits, not packed
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 # What these hold, whatever they are called. Pillow would try 40 formats more, and start Ghostscript for one of them.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -57,7 +58,7 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
             MAX_PIXELS.
     """
     try:
-        if complaint := why_no_file(file):
+        if complaint := why_no_file(file, most=_LARGEST):
             raise ImageError(f"image {complaint}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here

@@ -14,6 +14,7 @@ from prunecore_runtime.errors import DetectorError, ImageError
 from prunecore_runtime.images import SUFFIXES, read_image
 from prunecore_runtime.regular_file import why_no_file
 
+_DIGITS = 9  # of a camera's number, which OpenCV takes as an int of C
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
@@ -54,7 +55,7 @@ def _sources(name: str) -> list[Path | int]:
         return list(found)
     if path.exists():
         return [path]
-    if name.isascii() and name.isdigit():
+    if name.isascii() and name.isdigit() and len(name) <= _DIGITS:
         return [int(name)]
     if any(sign in name for sign in "*?["):
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 absolute ones too

@@ -267,6 +267,13 @@ def test_names_are_no_markup(tiny_dataset: Path) -> None:
     assert "[bold]grid" in result.stdout
 
 
+def test_a_name_that_is_no_text_is_shown_by_its_escape() -> None:
+    out = os.fsdecode(b"slim\xff.safetensors")
+    result = run("prune", "--arch", ARCH, "--ratio", 0.5, *RANDOM, "-o", out)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, r"wrote slim\udcff.safetensors")
+    assert Path(out).is_file()
+
+
 def test_weights_for_an_artifact_contradict(tiny_dataset: Path) -> None:
     run("prune", "--arch", ARCH, "--ratio", 0.5, *RANDOM, "-o", "slim.safetensors")
     assert "contradicts" in refused(run("evaluate", "slim.safetensors", *RANDOM, "--dataset", tiny_dataset))

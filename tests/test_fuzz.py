@@ -7,19 +7,27 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from anomaly import AnomalyError
+from anomaly.images import load_image
+from anomaly.memory_bank import MemoryBank
 from benchmarks.fuzz.damage import damaged, generator
 from benchmarks.fuzz.limits import watched
 from benchmarks.fuzz.reader import MIB, clear, lay_odd
+from benchmarks.fuzz.records import evidence, row
 from benchmarks.fuzz.worker import READERS, outcomes
-from compress import CompressError, load_backbone
+from compress import CompressError, load_backbone, load_onnx
 from pipelines.detector_file import load_detector
+from pipelines.evidence import read_evidence
+from pipelines.results import read_rows
+from pipelines.sweep_plan import SweepPlan
+from prunecore_runtime import Detector, DetectorError
 from prunecore_runtime.one_line import one_line
 
 PASS_OVER = ("results", "records", "image-set", "command-line")  # what is damaged, and read the rest; or exit
@@ -92,6 +100,68 @@ def test_odd_nodes_are_of_every_kind(tmp_path: Path) -> None:
         kinds.add((there, place.is_symlink(), place.is_dir(), place.is_fifo() if there else False))
         clear(place)
     assert len(kinds) >= 5
+
+
+def _sweep_plan(file: Path) -> object:
+    return SweepPlan.from_toml(file)
+
+
+def _rows(file: Path) -> object:
+    _, ((_, reason),) = read_rows(file)
+    raise CompressError(reason)
+
+
+def _bank(file: Path) -> object:
+    return MemoryBank.load(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("plan.toml", _sweep_plan),
+        ("rows.json", _rows),
+        ("bank.json", _bank),
+        ("backbone.onnx", load_onnx),
+        ("detector.onnx", Detector),
+        ("image.jpg", load_image),
+    ],
+)
+def test_a_file_larger_than_the_memory_is_refused_unread(
+    name: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    with file.open("wb") as stream:
+        stream.truncate(20 << 30)  # which takes no room on the disk
+    outcome = watched(read, file, (CompressError, AnomalyError, DetectorError), 16 * MIB, alarm=False)
+    assert outcome.refused
+    assert outcome.complaint is None
+    with pytest.raises((CompressError, AnomalyError, DetectorError), match="has 21,474,836,480 bytes, the limit is"):
+        read(file)
+
+
+def test_rows_with_texts_without_end_are_left_out_and_strangers_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([row(), row(machine="x" * 10_001), *([[]] * 1000)]))
+    runs, failures = read_rows(tmp_path / "rows.json")
+    assert len(runs) == 1
+    reasons = ["left out: machine of more than 10,000 characters", "left out: not a row of results"]
+    assert failures == [("rows.json", reason) for reason in reasons]
+
+
+def test_an_entry_that_is_no_array_is_told(tmp_path: Path) -> None:
+    evidence(tmp_path / "whole.npz")
+    with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "odd.npz", "w") as odd:
+        for name in whole.namelist():
+            odd.writestr(name, b"no header" if name == "maps.npy" else whole.read(name))
+    assert read_evidence(tmp_path / "whole.npz")[1] is None
+    found, complaint = read_evidence(tmp_path / "odd.npz")
+    assert (found.examples, found.scores) == (None, None)
+    assert complaint == "images and scores left out: damaged (maps is no array)"
+
+
+def test_a_number_that_python_cannot_write_down_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(f"seeds = [0x{'f' * 20_000}]")
+    with pytest.raises(CompressError, match="seeds holds a number of thousands of digits"):
+        SweepPlan.from_toml(tmp_path / "plan.toml")
 
 
 _LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

@@ -209,7 +209,7 @@ def test_files_that_are_no_detector_are_refused(fitted: FittedDetector, exported
         with pytest.raises(DetectorError, match=message) as refused:
             Detector(tmp_path / name)
         assert "\n" not in str(refused.value)
-    for options in ({"threads": 0}, {"threshold": -1.0}, {"threshold": float("nan")}):
+    for options in ({"threads": 0}, {"threads": 10**8}, {"threshold": -1.0}, {"threshold": float("nan")}):
         with pytest.raises(DetectorError):
             Detector(exported, **options)  # type: ignore[arg-type]
 
@@ -389,8 +389,11 @@ def test_globs_and_single_files(exported: Path, images: Path, capsys: pytest.Cap
         (["*.nothing"], "no file matches '*.nothing'"),
         (["."], "folder . holds no images"),
         (["x" * 300], "cannot look for images"),
-        (["nowhere.png", "--batch", "0"], "--batch 0 is below 1"),
-        (["nowhere.png", "--threads", "0"], "0 threads compute nothing"),
+        (["nowhere.png", "--batch", "0"], "--batch 0 is outside 1 to 10000"),
+        (["nowhere.png", "--batch", "9" * 30], f"--batch {'9' * 30} is outside 1 to 10000"),
+        (["nowhere.png", "--threads", "0"], "0 threads are outside 1 to 1024"),
+        (["nowhere.png", "--threads", "9" * 30], f"{'9' * 30} threads are outside 1 to 1024"),
+        (["9" * 20], f"no such image, folder or video: {'9' * 20}"),
         (["nowhere.png", "--threshold", "0"], "threshold 0.0 is not above 0"),
     ],
 )

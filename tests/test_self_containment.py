@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from prunecore_runtime.self_containment import _DATA_LOCATION, _EXTERNAL_DATA, _WAYS, names_other_files
+from prunecore_runtime.self_containment import _DATA_LOCATION, _EXTERNAL_DATA, _WAYS, MOST_NODES, names_other_files
 
 INSIDE = numpy_helper.from_array(np.arange(300, dtype=np.float32), "tensor")
 
@@ -99,3 +99,10 @@ def test_the_ways_are_those_of_onnx() -> None:
     assert found == _WAYS
     numbers = {field.name: field.number for field in TensorProto.DESCRIPTOR.fields}
     assert (numbers["external_data"], numbers["data_location"]) == (_EXTERNAL_DATA, _DATA_LOCATION)
+
+
+def test_a_graph_that_would_take_minutes_to_open_is_refused() -> None:
+    node = helper.make_node("Identity", ["images"], ["nowhere"])
+    assert not names_other_files(model(*[node] * MOST_NODES).SerializeToString())
+    with pytest.raises(ValueError, match="its graph has more than 10,000 nodes"):
+        names_other_files(model(*[node] * (MOST_NODES + 1)).SerializeToString())

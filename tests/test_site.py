@@ -85,16 +85,6 @@ def _hook(name: str, function: str) -> Any:
     return runpy.run_path(str(DOCS / "hooks" / f"{name}.py"))[function]
 
 
-def test_a_folder_in_the_navigation_stands_for_its_pages(tmp_path: Path) -> None:
-    (tmp_path / "projects").mkdir()
-    for name in ("b.md", "a.md", "c.png"):
-        (tmp_path / "projects" / name).touch()
-    opened = _hook("navigation", "opened")
-    entries = [{"Home": "index.md"}, {"More": [{"Projects": "projects/"}, {"None yet": "missing/"}]}]
-    projects = {"Projects": ["projects/a.md", "projects/b.md"]}
-    assert opened(entries, tmp_path) == [{"Home": "index.md"}, {"More": [projects]}]
-
-
 def test_links_to_examples_lead_to_their_pages() -> None:
     turn = _hook("examples", "on_page_markdown")
     assert turn("[a](../../examples/node/a.mjs), [b](../b.md)") == "[a](../examples/node/a.mjs.md), [b](../b.md)"

@@ -32,6 +32,12 @@ def plan(tiny_dataset: Path) -> SweepPlan:
     )
 
 
+def test_lists_that_multiply_without_end_are_refused() -> None:
+    every = tuple(number / 5000 for number in range(5000))
+    with pytest.raises(CompressError, match="the sweep asks for 25,000,000 runs, the limit is 100,000: split it"):
+        SweepPlan(ratios=every, seeds=tuple(range(5000)))
+
+
 def _rows(folder: Path) -> dict[str, dict[str, object]]:
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,60 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path, capsys: pytest
         with pytest.raises(CompressError, match=name):
             compress.create_backbone("resnet18", weights=str(tmp_path / name))
     assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "odd"),
+    [
+        ("sparse", lambda tensor: tensor.to_sparse()),
+        ("meta", lambda tensor: tensor.to("meta")),
+        ("qint8", lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)),
+        ("complex64", lambda tensor: tensor.to(torch.complex64)),
+    ],
+)
+def test_tensors_that_no_network_can_hold_are_refused_by_name(
+    state: State, tmp_path: Path, kind: str, odd: Callable[[Tensor], Tensor]
+) -> None:
+    torch.save({**state, "conv1.weight": odd(state["conv1.weight"])}, tmp_path / "odd.pth")
+    with pytest.raises(CompressError, match=rf"odd\.pth: conv1\.weight is no plain tensor.*{kind}"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "odd.pth"))
+
+
+class _Bytes:
+    """Pickled as the request for a bytearray of so many bytes, which PyTorch's safe reader grants."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return bytearray, (self.length,)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_small_file_that_would_take_gigabytes_is_refused_before_it_does(tmp_path: Path, zipped: bool) -> None:
+    torch.save({"x": _Bytes(10**15)}, tmp_path / "bytes.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CompressError, match="holds a bytearray, which is no tensor"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "bytes.pth"))
+
+
+def test_a_packed_checkpoint_is_refused_unpacked_by_nobody(state: State, tmp_path: Path) -> None:
+    torch.save(_without_tail(state), tmp_path / "whole.pth")
+    bomb = zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, bomb as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(CompressError, match="holds compressed parts, which PyTorch never writes"):
+        compress.create_backbone("resnet18", weights=str(tmp_path / "packed.pth"))
+
+
+def test_names_without_end_are_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "names.safetensors"
+    header = b'{"__metadata__":{}' + b" " * 10_000_000 + b"}"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CompressError, match=r"its header has 10000019 bytes, the limit is 10000000"):
+        compress.create_backbone("resnet18", weights=str(file))
+    with pytest.raises(CompressError, match=r"names\.safetensors is truncated, damaged.*the limit is 10000000"):
+        compress.load_backbone(file)
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = "prunecore-bank/1"
 HEADER = "bank.json"
 _PARTS = ("index", "images")
+_LONGEST = 1_000_000  # bytes of HEADER, which has some 400
 
 
 def write(folder: Path, index: Index, images: NDArray[np.int32]) -> None:
@@ -90,7 +91,7 @@ def _read(folder: Path, header: dict[str, Any], *, memory_map: bool) -> tuple[In
 
 def _header(folder: Path) -> dict[str, Any]:
     try:
-        _require_file(folder / HEADER)
+        _require_file(folder / HEADER, most=_LONGEST)
         header = json.loads((folder / HEADER).read_text())
     except FileNotFoundError as error:
         raise AnomalyError(
@@ -119,8 +120,8 @@ def _checked(folder: Path, part: dict[str, Any]) -> Path:
     return file
 
 
-def _require_file(file: Path) -> None:
-    if complaint := why_no_file(file):
+def _require_file(file: Path, most: int | None = None) -> None:
+    if complaint := why_no_file(file, most=most):
         raise AnomalyError(f"the memory bank {file.parent} is damaged: {complaint}")
 
 

@@ -81,13 +81,15 @@ def weights(workshop: Path) -> Reader:
     plain = save(state)
 
     def harm(rng: Random, place: Path) -> None:
-        kind = rng.randrange(5)
+        kind = rng.randrange(6)
         if kind == 0:
             content = damaged_safetensors(rng, plain)
         elif kind == 1:
             content = save(damaged_tensors(rng, state))
         elif kind == 2:
             content = damaged_zip(rng, entries_of(pickled[0]))
+        elif kind == 3:
+            content = _pickled_oddly(rng, state)
         else:
             content = damaged(rng, rng.choice(pickled), pickled)
         place.write_bytes((b"S" if kind < 2 else b"P") + content)
@@ -105,6 +107,20 @@ def weights(workshop: Path) -> Reader:
         return fetched
 
     return Reader(".weights", harm, read, (CompressError,))
+
+
+def _pickled_oddly(rng: Random, state: dict[str, Tensor]) -> bytes:
+    """A checkpoint whose pickle is whole, with one tensor of a kind or a view that no network is kept in."""
+    name = rng.choice([name for name, tensor in state.items() if tensor.is_floating_point()])
+    tensor = state[name]
+    odd: tuple[object, ...] = (
+        *(tensor.to_sparse(), tensor.to("meta"), tensor.to(torch.complex64), tensor.double(), tensor.bool()),
+        *(torch.zeros(1).expand(tensor.shape), torch.zeros(1).expand(10**12), nn.Parameter(tensor), {name: tensor}),
+        *(torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), bytearray(100), "x" * 10**6, 10**400, None),
+    )
+    buffer = io.BytesIO()
+    torch.save({**state, name: rng.choice(odd)}, buffer, _use_new_zipfile_serialization=rng.random() < 0.5)
+    return buffer.getvalue()
 
 
 def checkpoint(workshop: Path) -> Reader:

@@ -21,6 +21,7 @@ from prunecore_runtime.self_containment import names_other_files
 
 FORMAT = "prunecore-onnx/1"
 PRECISIONS = ("fp32", "int8")
+_LARGEST = 2**31 - 1  # bytes of a Protocol Buffers message
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     Raises:
         CompressError: the file is missing, truncated, edited, foreign, of a newer format, or not all of it in one file.
     """
-    file = require_file(path)
+    file = require_file(path, most=_LARGEST)
     try:
         model = onnx.load_model_from_string(file.read_bytes())
     except (DecodeError, OSError, MemoryError) as error:
@@ -82,8 +83,12 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     if properties.get("sha256") != _digest(description, bare):
         raise CompressError(f"{file} was changed after it was saved (its checksum is wrong): get it again")
     try:
-        if names_other_files(bare.SerializeToString()):
-            raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
+        outside = names_other_files(bare.SerializeToString())
+    except ValueError as error:
+        raise CompressError(f"{file} is damaged or no model of ours ({error}): export the backbone again") from error
+    if outside:
+        raise CompressError(f"{file} keeps tensors in other files, which ours never do: export the backbone again")
+    try:
         return bare, _parse(json.loads(description))
     except UNREADABLE as error:
         raise CompressError(f"{file} has an unreadable description ({type(error).__name__}: {error})") from error

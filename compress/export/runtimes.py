@@ -22,7 +22,7 @@ def open_onnxruntime(model: bytes, threads: int) -> Run:
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; what it warns of is how it optimises
+    options.log_severity_level = 4  # fatal: errors come as exceptions, and would be told twice
     try:
         # Its fallback tries the same again, and prints so to stdout.
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)

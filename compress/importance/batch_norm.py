@@ -13,7 +13,7 @@ from compress.importance.evidence import Evidence
 from compress.importance.filter_norms import filter_norms, per_channel
 from compress.importance.penalty import Penalty
 
-STRENGTH = 1e-4  # lambda of Liu et al. 2017, section 4.2
+STRENGTH = 1e-4  # lambda of Liu et al. 2017, section 4.3, for VGG
 
 
 def batch_norm(group: ChannelGroup, evidence: Evidence) -> Tensor:

@@ -19,7 +19,7 @@ def magnitude(group: ChannelGroup, evidence: Evidence) -> Tensor:
 
 
 def magnitude_l2(group: ChannelGroup, evidence: Evidence) -> Tensor:
-    """L2 norms (Li et al. 2017, section 4.4 compares the two).
+    """L2 norms (Li et al. 2017, appendix 6.1 compares the two).
 
     Returns:
         (group.size,) scores, at least 0.

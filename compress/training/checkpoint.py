@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from compress.errors import CompressError, some_of
-from compress.files import atomic_save, require_file
+from compress.files import atomic_save, require_file, require_short_header
 from compress.networks import State
 
 FORMAT = "prunecore-checkpoint/1"
@@ -42,6 +42,7 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
         return None
     require_file(file)
     try:
+        require_short_header(file)
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
