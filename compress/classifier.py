@@ -38,7 +38,8 @@ def as_classifier(backbone: Backbone, *, classes: int, seed: int = 0) -> Classif
     `train_classifier` trains it; so does any loop of your own.
 
     Args:
-        backbone: dense or slim, on any device and in any precision. The deeper its last tap, the more the head has to go by.
+        backbone: dense or slim, on any device and in any precision. The deeper its last tap, the more the head has to
+            go by.
         classes: 2 or more.
         seed: of the head's weights.
 

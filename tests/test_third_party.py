@@ -341,7 +341,7 @@ def test_tied_weights_are_saved(tmp_path: Path) -> None:
 def test_weights_that_are_computed_are_refused_with_the_cure(norm: Callable[[nn.Module], nn.Module]) -> None:
     net = Net()
     norm(net.stem)
-    with pytest.raises(CompressError, match=r"weights of stem are computed .* remove_parametrizations"):
+    with pytest.raises(CompressError, match=r"weights of stem are computed .*remove_parametrizations"):
         as_backbone(net, example_input=IMAGES, taps=TAPS)
     nn.utils.parametrize.remove_parametrizations(net.stem, "weight")
     assert as_backbone(net, example_input=IMAGES, taps=TAPS).spec.taps == TAPS
@@ -351,7 +351,7 @@ def test_weights_that_are_computed_are_refused_with_the_cure(norm: Callable[[nn.
 def test_the_old_weight_norm_is_refused_with_the_cure() -> None:
     net = Net()
     nn.utils.weight_norm(net.stem)
-    with pytest.raises(CompressError, match=r"cannot be copied .* remove_weight_norm"):
+    with pytest.raises(CompressError, match=r"cannot be copied .*remove_weight_norm"):
         as_backbone(net, example_input=IMAGES, taps=TAPS)
     nn.utils.remove_weight_norm(net.stem)
     assert as_backbone(net, example_input=IMAGES, taps=TAPS).spec.taps == TAPS
