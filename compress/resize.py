@@ -66,7 +66,8 @@ def _describe(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d):
-        module.num_features = module.weight.shape[0]
+        held = module.running_mean if module.weight is None else module.weight  # without `affine`, statistics alone
+        module.num_features = held.shape[0]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):

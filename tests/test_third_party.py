@@ -86,6 +86,7 @@ class Sundry(Net):
         super().__init__()
         self.offset = torch.full((1, 3, 1, 1), 0.5)  # neither a parameter nor a buffer
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.InstanceNorm2d(16, affine=True), nn.PReLU(16))
+        self.scaled = nn.BatchNorm2d(128, affine=False)
         self.twin = nn.Conv2d(128, 128, 1)
         self.triplet = nn.Conv2d(128, 128, 1)
         self.triplet.weight = self.twin.weight
@@ -96,7 +97,7 @@ class Sundry(Net):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         x = self.stem(x - self.offset - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
-        x = self.mix(self.up(self.triplet(self.twin(self.stages(x)))))
+        x = self.mix(self.up(self.triplet(self.twin(self.scaled(self.stages(x))))))
         return self.head(x.mean((2, 3))), {"picture": torch.sigmoid(self.paint(x))}
 
 
@@ -313,8 +314,9 @@ def test_layers_of_all_kinds_are_cut_saved_loaded_and_cut_again(tmp_path: Path) 
     compress.save(slim, tmp_path / "slim.safetensors")
     again = compress.load_backbone(tmp_path / "slim.safetensors", constructor=Sundry)
     assert all(map(torch.equal, again(IMAGES), slim(IMAGES)))
-    up, norm, activation = (again.trunk.get_submodule(name) for name in ("up", "stem.1", "stem.2"))
-    assert (up.in_channels, up.out_channels, norm.num_features, activation.num_parameters) == (96, 24, 12, 12)
+    norm, activation, scaled, up = (again.trunk.get_submodule(name) for name in ("stem.1", "stem.2", "scaled", "up"))
+    assert (norm.num_features, activation.num_parameters, scaled.num_features) == (12, 12, 96)
+    assert (up.in_channels, up.out_channels) == (96, 24)
     smaller = compress.prune(again, ratio=0.5)
     assert smaller.feature_info.channels() == [48, 7]
 

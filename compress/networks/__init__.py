@@ -38,7 +38,7 @@ class Factory(Protocol):
         """Class scores of the whole network, and the maps that `run` gives for the same taps."""
 
     def classifiers(self, network: nn.Module) -> list[nn.Module]:
-        """The last layers, whose outputs the network returns, such as its classes, and which so are never pruned."""
+        """The layers whose outputs the network returns, such as its classes: these are never pruned."""
 
 
 class Hub(Factory, Protocol):
