@@ -76,7 +76,8 @@ class ConstructorFactory:
         graph, outputs = _traced("the network", network)
         nodes = list(graph.nodes)
         tapped = max(nodes.index(outputs[tap]) for tap in self.taps)
-        unseen, waiting, found = set(nodes[tapped + 1 :]), nodes[-1:], []
+        unseen, waiting = set(nodes[tapped + 1 :]), nodes[-1:]
+        found: list[nn.Module] = []
         while waiting:
             node = waiting.pop()
             layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
