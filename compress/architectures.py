@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +108,7 @@ def find_architecture(name: str) -> Architecture:
             "strides 8 and 16 are needed: choose another"
         )
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
-    return Architecture(name, "timm", name, taps, _three(mean), _three(std))
+    return Architecture(name, "timm", name, taps, rgb(mean), rgb(std))
 
 
 def stages_of(architecture: Architecture) -> tuple[str, ...]:
@@ -123,7 +123,8 @@ def _stages_of(architecture: Architecture) -> tuple[str, ...]:
     return tuple(architecture.factory.stages(architecture.model, network))
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
+def rgb(values: Iterable[float]) -> tuple[float, float, float]:
+    """A number for each colour. Raises ValueError if there are not three, TypeError if one is no number."""
     red, green, blue = values
     return float(red), float(green), float(blue)
 

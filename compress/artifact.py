@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from compress.architectures import rgb
 from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble, tapped_at
 from compress.errors import CompressError
 from compress.files import atomic_save, require_file, require_short_header
@@ -37,8 +38,12 @@ def save(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     """Write `backbone` to `path`, whole or not at all.
 
     Raises:
-        CompressError: `path` cannot be written.
+        CompressError: `path` cannot be written, or what holds a backbone is given instead of it.
     """
+    if not isinstance(backbone, Backbone):
+        raise CompressError(
+            f"a {type(backbone).__name__} is no Backbone: save the one in it, such as net.backbone or net.module"
+        )
     header, state = _contents(backbone)
     atomic_save(path, state, header)
 
@@ -49,8 +54,9 @@ def load_backbone(
     out_indices: int | Sequence[int] | None = None,
     constructor: Constructor | None = None,
 ) -> Backbone:
-    """The backbone in `path`, in evaluation mode, its outputs equal bit for bit to the saved one's.
+    """The backbone in `path`, in evaluation mode and float32, its outputs equal bit for bit to the saved one's.
 
+    Weights that were saved in half precision become float32 too: call `.half()` or `.bfloat16()` on the result.
     Needs torch, safetensors and the package that the parent came from (torchvision or timm), and imports no other.
 
     Args:
@@ -121,7 +127,9 @@ def _contents(backbone: Backbone) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _state(backbone: Backbone) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.trunk.state_dict().items()}
+    # Clones: two names may share one tensor, which safetensors does not write.
+    state = backbone.trunk.state_dict()
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -211,9 +219,9 @@ def _require_widths(spec: BackboneSpec, state: Mapping[str, Tensor]) -> None:
 
 
 def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    _require(all(math.isfinite(value) for value in (red, green, blue)), f"{values} is not finite")
-    return red, green, blue
+    found = rgb(values)
+    _require(all(map(math.isfinite, found)), f"{values} is not finite")
+    return found
 
 
 def _require(holds: bool, complaint: str) -> None:

@@ -204,11 +204,12 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
 
 def _require_names(arch: str, parent: nn.Module, shapes: Shapes) -> None:
     names = parent.state_dict().keys()
-    missing, foreign = sorted(names - shapes.keys()), sorted(shapes.keys() - names)
-    if missing or foreign:
+    odd = {"are missing": sorted(names - shapes.keys()), "are not its own": sorted(shapes.keys() - names)}
+    told = [f"{len(listed)} {what} ({some_of(listed, 3)})" for what, listed in odd.items() if listed]
+    if told:
         raise CompressError(
-            f"the tensors do not make a {arch}: {len(missing)} are missing ({some_of(missing, 3)}), {len(foreign)} are "
-            f"not its own ({some_of(foreign, 3)}); get the file again"
+            f"the tensors do not make a {arch}: {', '.join(told)}; they belong to another network, or to one that ends "
+            "at another stage"
         )
 
 
@@ -231,7 +232,7 @@ def tapped_at(backbone: Backbone, out_indices: int | Sequence[int]) -> Backbone:
         )
     chosen = {number % len(stages) for number in numbers}
     spec = replace(backbone.spec, taps=tuple(stages[number] for number in sorted(chosen)))
-    inside = trunk_names(spec)
+    inside = _trunk_names(spec)
     state = backbone.trunk.state_dict()
     if spec.pruning is not None:
         past = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in inside}
@@ -247,7 +248,14 @@ def tapped_at(backbone: Backbone, out_indices: int | Sequence[int]) -> Backbone:
     return assemble(spec, {name: state[name] for name in inside})
 
 
-def trunk_names(spec: BackboneSpec) -> list[str]:
+def names_past_taps(spec: BackboneSpec) -> set[str]:
+    """Names of the tensors that the parent of `spec` has and its backbone, which ends at the last tap, has not."""
+    with spec.architecture.outline_device:
+        names = _build(spec.architecture, seed=0).state_dict().keys()
+    return set(names).difference(_trunk_names(spec))
+
+
+def _trunk_names(spec: BackboneSpec) -> list[str]:
     """Names of the tensors that the backbone of `spec` has."""
     with spec.architecture.outline_device:
         return list(_trunk(spec.architecture, spec.taps)[1].state_dict())

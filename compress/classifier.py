@@ -22,7 +22,8 @@ class Classifier(nn.Module):
         self.backbone = backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.head = nn.Linear(backbone.feature_info.channels()[-1], classes)
+            head = nn.Linear(backbone.feature_info.channels()[-1], classes)
+        self.head = head.to(next(backbone.parameters()))  # its device and precision
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (N, classes) of images (N, 3, H, W)."""
@@ -37,7 +38,8 @@ def as_classifier(backbone: Backbone, *, classes: int, seed: int = 0) -> Classif
     `train_classifier` trains it; so does any loop of your own.
 
     Args:
-        backbone: dense or slim, in float32. The deeper its last tap, the more the head has to go by.
+        backbone: dense or slim, on any device and in any precision. The deeper its last tap, the more the head has to
+            go by.
         classes: 2 or more.
         seed: of the head's weights.
 

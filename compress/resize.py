@@ -52,7 +52,12 @@ def _check(name: str, shape: Sequence[int], parent: Sequence[int]) -> None:
 
 def _describe(module: nn.Module) -> None:
     """Make a layer's attributes say what its tensors hold."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.ConvTranspose2d):
+        inputs, outputs_per_group = module.weight.shape[:2]
+        if module.groups > 1 and module.groups == module.in_channels:
+            module.groups = inputs
+        module.in_channels, module.out_channels = inputs, outputs_per_group * module.groups
+    elif isinstance(module, nn.Conv2d):
         outputs, inputs_per_group = module.weight.shape[:2]
         if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one group per input channel
             module.groups = outputs // (module.out_channels // module.groups)
@@ -60,9 +65,12 @@ def _describe(module: nn.Module) -> None:
         module.out_channels = outputs
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.BatchNorm2d):
-        module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d):
+        held = module.running_mean if module.weight is None else module.weight  # without `affine`, statistics alone
+        module.num_features = held.shape[0]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from compress.architectures import IMAGENET_MEAN, IMAGENET_STD
+from compress.architectures import IMAGENET_MEAN, IMAGENET_STD, rgb
 from compress.backbone import Backbone, BackboneSpec, assemble
 from compress.errors import CompressError, some_of
 from compress.feature_info import reduction
@@ -44,11 +46,11 @@ def as_backbone(
             ones at strides 8 and 16. They are all stages that there are: distillation compares these maps.
         constructor: a function or class that builds the dense network, whatever its weights; needed again to load a
             saved file. By default the class of `module`, whose name is what a file tells.
-        mean, std: of RGB in [0, 1], which images are normalised with.
+        mean, std: of RGB in [0, 1], which images are normalised with; std above 0.
 
     Raises:
-        CompressError: images or taps that will not do, code that cannot be followed, or a constructor of another
-            network.
+        CompressError: images, normalisation or taps that will not do, weights that are computed from others, code that
+            cannot be followed, or a constructor of another network.
     """
     shape = tuple(example_input.shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not SIDES[0] <= shape[2] <= SIDES[1]:
@@ -56,7 +58,10 @@ def as_backbone(
             f"example_input has shape {shape}, and (N, 3, S, S) is needed: square RGB images of {SIDES[0]} to "
             f"{SIDES[1]} pixels"
         )
-    own = copy.deepcopy(module).cpu().float().eval()
+    mean, std = rgb(mean), rgb(std)
+    if not all(map(math.isfinite, (*mean, *std))) or not min(std) > 0:
+        raise CompressError(f"mean {mean} and std {std}: finite numbers are needed, those of std above 0")
+    own = _copied(module)
     images = example_input.detach().cpu().float()
     chosen = _chosen(own, images, taps)
     builder = constructor or type(module)
@@ -77,6 +82,23 @@ def as_backbone(
     backbone = assemble(spec, {name: state[name] for name in trunk.state_dict()})
     _require_same(backbone, own, images)
     return backbone
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy in float32 and evaluation mode, on the CPU."""
+    computed = [name for name, layer in module.named_modules() if parametrize.is_parametrized(layer)]
+    if computed:
+        raise CompressError(
+            f"the weights of {some_of(computed)} are computed from others, as in weight and spectral norm, and cannot "
+            "be cut: fix them first by torch.nn.utils.parametrize.remove_parametrizations(LAYER, 'weight')"
+        )
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except RuntimeError as error:
+        raise CompressError(
+            f"the network cannot be copied ({error}): torch.nn.utils.remove_weight_norm(LAYER) fixes the weights of "
+            "layers that compute them"
+        ) from error
 
 
 class _Copies:

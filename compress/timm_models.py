@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from compress.architectures import ARCHITECTURES, stages_of
 from compress.artifact import load_backbone
-from compress.backbone import Backbone, BackboneSpec, assemble, create_backbone, tapped_at, trunk_names
+from compress.backbone import Backbone, BackboneSpec, assemble, create_backbone, names_past_taps, tapped_at
 from compress.errors import CompressError
 from compress.feature_info import FeatureInfo
+from compress.resize import shapes_of
 
 PREFIX = "prunecore_"
+_TRUNK = "backbone.trunk."  # what the names of a FeatureNet's tensors begin with
 OutIndices = int | Sequence[int] | None
 
 default_cfgs: dict[str, Any] = {}  # where timm looks for what it tells of a model
@@ -30,6 +32,8 @@ __all__: list[str] = ["PREFIX", "FeatureNet", "register_file"]  # timm adds the 
 class FeatureNet(nn.Module):
     """A backbone behaving as timm's `features_only` networks: a normalised batch in, a list of maps out.
 
+    Like all that `timm.create_model` gives, it comes in training mode: call `.eval()` before you use its maps.
+
     The tensors of a slim file fit it whatever their widths, which is what makes timm's `checkpoint_path` work. timm
     does not read the rest of the file: the checksum is not checked, and the maps are those of `out_indices`.
     """
@@ -37,6 +41,7 @@ class FeatureNet(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
+        self.train()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(x)
@@ -53,17 +58,21 @@ class FeatureNet(nn.Module):
         return _config(self.backbone.spec)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Take the tensors of a slim file, under the parent's names, or of a checkpoint of this module.
+        """Take the tensors of a slim file, under the parent's names, or of a checkpoint of such a module.
+
+        What the parent has past the last tap is left out. Tensors of the widths at hand are copied into the parameters,
+        as in any module; for others all parameters are replaced, so make the optimizer afterwards.
 
         Raises:
             CompressError: tensors are missing, or are no slimming of the parent.
         """
-        if not any(name.startswith("backbone.") for name in state_dict):
-            spec = self.backbone.spec
-            inside = trunk_names(spec)  # what lies past the last tap is left out
-            self.backbone = assemble(spec, {name: tensor for name, tensor in state_dict.items() if name in inside})
-            state_dict = self.state_dict()
-        return super().load_state_dict(state_dict, strict, assign)
+        given = {name.removeprefix(_TRUNK): tensor for name, tensor in state_dict.items()}
+        past = names_past_taps(self.backbone.spec)
+        given = {name: tensor for name, tensor in given.items() if name not in past}
+        if shapes_of(self.backbone.trunk) != {name: tuple(tensor.shape) for name, tensor in given.items()}:
+            device = next(self.parameters()).device
+            self.backbone = assemble(self.backbone.spec, given).to(device).train(self.training)
+        return super().load_state_dict({_TRUNK + name: tensor for name, tensor in given.items()}, strict, assign)
 
 
 def register_file(name: str, path: str | os.PathLike[str]) -> None:
@@ -75,9 +84,9 @@ def register_file(name: str, path: str | os.PathLike[str]) -> None:
         name: letters, digits and underscores.
 
     Raises:
-        CompressError: timm knows `name` already, it cannot be one, or the file is refused.
+        CompressError: timm or this module knows `name` already, it cannot be one, or the file is refused.
     """
-    if not name.isidentifier() or timm.is_model(name):
+    if not name.isidentifier() or timm.is_model(name) or name in globals():
         raise CompressError(f"{name!r} is taken or is no name for timm: choose another of letters, digits, underscores")
     spec = load_backbone(path).spec
     _register(name, spec.architecture.name, lambda out_indices: load_backbone(path, out_indices=out_indices), spec)
@@ -102,6 +111,7 @@ def _register(name: str, arch: str, build: Callable[[OutIndices], Backbone], spe
         features_only: bool = False,
         out_indices: OutIndices = None,
         in_chans: int = 3,
+        num_classes: int = 0,  # without a meaning for feature maps, in timm too; many programs pass it always
     ) -> FeatureNet:
         if not features_only or in_chans != 3:
             raise CompressError(f"{name} gives feature maps of RGB images alone: pass features_only=True, in_chans=3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,19 @@ def test_it_shares_nothing_with_the_backbone(slim: compress.Backbone) -> None:
             parameter.zero_()
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert digest_of_tensors(slim) == before
+
+
+def test_its_head_is_where_and_what_the_backbone_is(slim: compress.Backbone) -> None:
+    net = compress.as_classifier(copy.deepcopy(slim).to(torch.bfloat16), classes=3)
+    assert net(torch.rand(2, 3, 64, 64, dtype=torch.bfloat16)).dtype is torch.bfloat16
+    elsewhere = compress.as_classifier(copy.deepcopy(slim).to("meta"), classes=3)
+    assert {parameter.device.type for parameter in elsewhere.parameters()} == {"meta"}
+
+
+def test_what_holds_a_backbone_is_not_saved_in_its_place(slim: compress.Backbone, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"a Classifier is no Backbone: .* net\.backbone"):
+        compress.save(compress.as_classifier(slim, classes=2), tmp_path / "net.safetensors")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_learns_what_can_be_told_apart(slim: compress.Backbone) -> None:

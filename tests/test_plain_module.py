@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -81,6 +82,16 @@ def test_compiles_to_one_graph(slim: compress.Backbone, maps: list[Tensor]) -> N
     compiled = torch.compile(copy.deepcopy(slim), backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         assert_close(compiled(IMAGES), maps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++), which Inductor needs")
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_inductor_compiles_it(name: str) -> None:
+    slim = compress.prune(compress.create_backbone(name, weights="bundled"), ratio=0.5)
+    with torch.no_grad():
+        assert_close(torch.compile(copy.deepcopy(slim), fullgraph=True)(IMAGES), slim(IMAGES), atol=1e-4)
 
 
 def test_runs_in_data_parallel(slim: compress.Backbone, maps: list[Tensor]) -> None:
@@ -174,6 +185,7 @@ def test_loading_imports_the_parents_package_and_no_other(file: Path) -> None:
 def test_every_public_name_is_there_and_no_other() -> None:
     assert all(hasattr(compress, name) for name in compress.__all__)
     assert set(compress.__all__) <= set(dir(compress))
+    assert {name for names in compress._LATE.values() for name in names} < set(compress.__all__)
     with pytest.raises(AttributeError, match="no attribute 'squeeze'"):
         compress.squeeze  # noqa: B018
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +77,28 @@ class Twice(Net):
 class Overwriting(Net):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         return self.head(F.pad(self.stages(self.stem(x)).neg_(), (0, 0, 0, 0, 0, 16)).mean((2, 3)))
+
+
+class Sundry(Net):
+    """Layers that have other attributes than a convolution, numbers in the code, tied weights, and two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = torch.full((1, 3, 1, 1), 0.5)  # neither a parameter nor a buffer
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.InstanceNorm2d(16, affine=True), nn.PReLU(16))
+        self.scaled = nn.BatchNorm2d(128, affine=False)
+        self.twin = nn.Conv2d(128, 128, 1)
+        self.triplet = nn.Conv2d(128, 128, 1)
+        self.triplet.weight = self.twin.weight
+        self.up = nn.ConvTranspose2d(128, 24, 2, 2)
+        self.mix = nn.Conv2d(24, 20, 1)
+        self.head = nn.Sequential(nn.Linear(20, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 10))
+        self.paint = nn.ConvTranspose2d(20, 3, 4, 4)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.stem(x - self.offset - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+        x = self.mix(self.up(self.triplet(self.twin(self.scaled(self.stages(x))))))
+        return self.head(x.mean((2, 3))), {"picture": torch.sigmoid(self.paint(x))}
 
 
 TAPS = ("stages.1", "stages.2")
@@ -202,6 +228,25 @@ def test_a_file_alone_imports_nothing(tmp_path: Path, dense: compress.Backbone, 
         compress.load_backbone(file, constructor=lambda: 3)  # type: ignore[arg-type,return-value]
 
 
+LOAD = """
+import sys
+for name in ("torchvision", "timm", "torch_pruning", "onnx", "fvcore"):
+    sys.modules[name] = None  # "import name" fails, as where it is not installed
+import compress, torch
+from torch import nn
+build = lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
+print(*(found.shape[1] for found in compress.load_backbone(sys.argv[1], constructor=build)(torch.rand(1, 3, 64, 64))))
+"""
+
+
+def test_loading_needs_torch_and_safetensors_alone(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
+    compress.save(compress.prune(net, ratio=0.5, example_input=IMAGES), tmp_path / "own.safetensors")
+    command = [sys.executable, "-c", LOAD, str(tmp_path / "own.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "4 4\n"), done.stderr
+
+
 def test_another_network_is_no_teacher(net: Net, dense: compress.Backbone) -> None:
     other = as_backbone(Net(), example_input=IMAGES, taps=TAPS)
     with pytest.raises(CompressError, match="are not those that were pruned"):
@@ -254,6 +299,93 @@ def test_what_cannot_be_adopted_is_refused(
 ) -> None:
     with pytest.raises(CompressError, match=message):
         as_backbone(network(), example_input=images, taps=taps)
+
+
+def test_layers_of_all_kinds_are_cut_saved_loaded_and_cut_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, taps = Sundry().eval(), ("stages.2", "mix")
+    slim = compress.prune(net, ratio=0.25, example_input=IMAGES, taps=taps)
+    assert slim.feature_info.channels() == [96, 15]
+    assert slim.spec.pruning is not None
+    tail = slim.spec.pruning.tail_shapes
+    # Each head keeps what it returns: ten classes, and the three colours of a picture.
+    assert (tail["head.3.weight"], tail["paint.weight"]) == ((10, 9), (15, 3, 4, 4))
+
+    compress.save(slim, tmp_path / "slim.safetensors")
+    again = compress.load_backbone(tmp_path / "slim.safetensors", constructor=Sundry)
+    assert all(map(torch.equal, again(IMAGES), slim(IMAGES)))
+    norm, activation, scaled, up = (again.trunk.get_submodule(name) for name in ("stem.1", "stem.2", "scaled", "up"))
+    assert (norm.num_features, activation.num_parameters, scaled.num_features) == (12, 12, 96)
+    assert (up.in_channels, up.out_channels) == (96, 24)
+    smaller = compress.prune(again, ratio=0.5)
+    assert smaller.feature_info.channels() == [48, 7]
+
+
+def test_numbers_in_the_code_go_along_and_stay_out_of_the_file() -> None:
+    net = Sundry().eval()
+    dense = as_backbone(net, example_input=IMAGES, taps=("stem",))
+    with torch.no_grad():
+        expected = net.stem(IMAGES - 0.5 - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+        torch.testing.assert_close(dense(IMAGES), [expected])
+        assert dense.to(torch.float64)(IMAGES.double())[0].dtype is torch.float64
+    assert dense.trunk.state_dict().keys() == {f"stem.{name}" for name in net.stem.state_dict()}
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    dense = as_backbone(Sundry(), example_input=IMAGES, taps=("triplet",))
+    compress.save(dense, tmp_path / "tied.safetensors")
+    again = compress.load_backbone(tmp_path / "tied.safetensors", constructor=Sundry)
+    assert all(map(torch.equal, again(IMAGES), dense(IMAGES)))
+    assert again.trunk.get_parameter("twin.weight") is again.trunk.get_parameter("triplet.weight")
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_weights_that_are_computed_are_refused_with_the_cure(norm: Callable[[nn.Module], nn.Module]) -> None:
+    net = Net()
+    norm(net.stem)
+    with pytest.raises(CompressError, match=r"weights of stem are computed .*remove_parametrizations"):
+        as_backbone(net, example_input=IMAGES, taps=TAPS)
+    nn.utils.parametrize.remove_parametrizations(net.stem, "weight")
+    assert as_backbone(net, example_input=IMAGES, taps=TAPS).spec.taps == TAPS
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_the_old_weight_norm_is_refused_with_the_cure() -> None:
+    net = Net()
+    nn.utils.weight_norm(net.stem)
+    with pytest.raises(CompressError, match=r"cannot be copied .*remove_weight_norm"):
+        as_backbone(net, example_input=IMAGES, taps=TAPS)
+    nn.utils.remove_weight_norm(net.stem)
+    assert as_backbone(net, example_input=IMAGES, taps=TAPS).spec.taps == TAPS
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0, 0, 0), (1, 0, 1)), ((0, float("nan"), 0), (1, 1, 1))])
+def test_a_normalisation_that_no_file_may_tell_is_refused(net: Net, mean: Any, std: Any) -> None:
+    with pytest.raises(CompressError, match=r"finite numbers are needed, those of std above 0"):
+        as_backbone(net, example_input=IMAGES, taps=TAPS, mean=mean, std=std)
+
+
+@pytest.mark.parametrize("constructor", ["test_third_party:Net", Net(), lambda width: Net(width)])
+def test_a_constructor_that_fails_is_told_with_the_cure(
+    constructor: Any, net: Net, dense: compress.Backbone, tmp_path: Path
+) -> None:
+    compress.save(dense, tmp_path / "net.safetensors")
+    with pytest.raises(CompressError, match=r"net\.safetensors: the constructor of .*:Net failed .* no arguments"):
+        compress.load_backbone(tmp_path / "net.safetensors", constructor=constructor)
+    if not isinstance(constructor, str):
+        with pytest.raises(CompressError, match="failed"):
+            as_backbone(net, example_input=IMAGES, taps=TAPS, constructor=constructor)
+
+
+def test_norms_of_groups_are_cut_to_multiples_of_their_groups() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, 8, 1), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1)).eval()
+    with pytest.raises(CompressError, match=r"divisible by num_groups.*round to a multiple"):
+        compress.prune(net, ratio=0.3, example_input=IMAGES)
+    rule = compress.pruning.Rule(round_to=4)
+    assert compress.prune(net, ratio=0.3, rule=rule, example_input=IMAGES, taps=("2", "3")).feature_info.channels() == [
+        12,
+        12,
+    ]
 
 
 def test_a_constructor_of_another_network_is_refused(net: Net) -> None:

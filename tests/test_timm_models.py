@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import torchvision
+from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 
 import compress
@@ -65,7 +68,7 @@ def test_a_name_of_its_own_for_a_file(slim: compress.Backbone, file: Path) -> No
     register_file(name, file)
     assert same(timm.create_model(name, pretrained=True, features_only=True).eval(), slim)
     assert timm.create_model(name, features_only=True, out_indices=(0,)).feature_info.out_indices == (0,)
-    for taken in (name, "resnet18", "not/a.name"):
+    for taken in (name, "resnet18", "not/a.name", "load_backbone"):
         with pytest.raises(CompressError, match="choose another"):
             register_file(taken, file)
 
@@ -85,6 +88,49 @@ def test_a_checkpoint_of_its_own_comes_back(slim: compress.Backbone, file: Path,
     torch.nn.init.zeros_(next(again.parameters()))
     again.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     assert same(again.eval(), slim)
+
+
+def test_it_comes_in_training_mode_as_all_of_timms_do(slim: compress.Backbone, file: Path) -> None:
+    name = f"prunecore_{slim.spec.arch}"
+    overlay = {"file": str(file)}
+    for net in (
+        timm.create_model(name, features_only=True),
+        timm.create_model(name, features_only=True, checkpoint_path=file, num_classes=0),
+        timm.create_model(name, True, features_only=True, pretrained_cfg_overlay=overlay),
+    ):
+        assert all(module.training for module in net.modules())
+    net.eval().load_state_dict(load_file(file))
+    assert not any(module.training for module in net.modules())
+
+
+def test_a_checkpoint_of_its_own_fits_a_dense_one_by_timms_path(
+    slim: compress.Backbone, file: Path, tmp_path: Path
+) -> None:
+    """As programs resume that know a name and a file alone."""
+    name = f"prunecore_{slim.spec.arch}"
+    torch.save(timm.create_model(name, features_only=True, checkpoint_path=file).state_dict(), tmp_path / "net.pt")
+    assert same(timm.create_model(name, features_only=True, checkpoint_path=tmp_path / "net.pt").eval(), slim)
+
+
+def test_an_optimizer_still_trains_what_a_checkpoint_came_back_into(slim: compress.Backbone, file: Path) -> None:
+    net = timm.create_model(f"prunecore_{slim.spec.arch}", features_only=True, checkpoint_path=file)
+    before = list(net.parameters())
+    for state in (copy.deepcopy(net.state_dict()), load_file(file)):
+        torch.nn.init.zeros_(before[0])
+        net.train().load_state_dict(state)
+        assert all(own is other for own, other in zip(net.parameters(), before, strict=True))
+        assert same(net.eval(), slim)
+
+
+def test_what_is_past_the_taps_may_be_in_the_file_and_another_network_may_not(tmp_path: Path) -> None:
+    whole = torchvision.models.resnet18(weights=None)
+    save_file(whole.state_dict(), tmp_path / "whole.safetensors")
+    net = timm.create_model("prunecore_resnet18", features_only=True, checkpoint_path=tmp_path / "whole.safetensors")
+    assert torch.equal(net.backbone.trunk.get_parameter("conv1.weight"), whole.conv1.weight)
+    deeper = compress.create_backbone("resnet34", weights="none", taps=("layer3",))
+    compress.save(deeper, tmp_path / "resnet34.safetensors")
+    with pytest.raises(CompressError, match=r"are not its own \(layer1\.2\..*another network"):
+        timm.create_model("prunecore_resnet18", features_only=True, checkpoint_path=tmp_path / "resnet34.safetensors")
 
 
 def test_what_timm_asks_for_and_cannot_have_is_refused(slim: compress.Backbone, file: Path) -> None:

@@ -109,7 +109,7 @@ class ChannelGraph:
         self.network = network
         self._names = {module: name for name, module in network.named_modules()}
         self._stages: Mapping[nn.Module, str] = dict(zip(probed.probes, stages, strict=True))
-        self._fixed = {architecture.factory.classifier(network), *probed.probes}
+        self._fixed = {*architecture.factory.classifiers(network), *probed.probes}
         # By root, why a group cannot be cut.
         self.left_whole: dict[str, str] = {}
         self._groups = self._apart(list(self._find()))

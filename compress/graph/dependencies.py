@@ -71,7 +71,7 @@ def together(groups: Sequence[Group]) -> Group:
     for group in groups:
         for step, indices in group.items:
             # Joins and reshapes hold no tensors to cut.
-            if isinstance(step.target.module, nn.Parameter) or any(True for _ in step.target.module.parameters()):
+            if isinstance(step.target.module, nn.Parameter) or step.target.module.state_dict():
                 _, union = reached.setdefault((step.target, step.handler), (step, {}))
                 union.update(dict.fromkeys(indices))
     merged = Group()

@@ -37,8 +37,8 @@ class Factory(Protocol):
     def run_whole(self, model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         """Class scores of the whole network, and the maps that `run` gives for the same taps."""
 
-    def classifier(self, network: nn.Module) -> nn.Module:
-        """The last layer, whose outputs are the classes and so never pruned."""
+    def classifiers(self, network: nn.Module) -> list[nn.Module]:
+        """The layers whose outputs the network returns, such as its classes: these are never pruned."""
 
 
 class Hub(Factory, Protocol):

@@ -23,7 +23,13 @@ class ConstructorFactory:
     taps: tuple[str, ...]
 
     def build(self, model: str) -> nn.Module:
-        network = self.constructor()
+        try:
+            network = self.constructor()
+        except Exception as error:  # the user's own code, or no function at all
+            raise CompressError(
+                f"the constructor of {model} failed ({type(error).__name__}: {error}): give a function or a class that "
+                "needs no arguments, such as lambda: Net(width=48)"
+            ) from error
         if not isinstance(network, nn.Module):
             raise CompressError(f"{model} gives a {type(network).__name__}: give a function that builds an nn.Module")
         # A copy: a constructor may hand out the user's own network, and ours is cut and resized.
@@ -42,7 +48,13 @@ class ConstructorFactory:
         for node in reversed(nodes[last + 1 :]):
             graph.erase_node(node)
         graph.output({tap: outputs[tap] for tap in taps})
-        return fx.GraphModule(network, graph)  # holds what the graph uses, under the names it had
+        saved = network.state_dict().keys()
+        trunk = fx.GraphModule(network, graph)  # holds what the graph uses, under the names it had
+        for name in trunk.state_dict().keys() - saved:
+            # A tensor in the code itself, such as a mean that `forward` subtracts: the constructor makes it again.
+            owner, _, leaf = name.rpartition(".")
+            trunk.get_submodule(owner).register_buffer(leaf, trunk.get_buffer(name), persistent=False)
+        return trunk
 
     @staticmethod
     def run(trunk: nn.Module, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
@@ -56,13 +68,26 @@ class ConstructorFactory:
     def run_whole(self, model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
         return run_hooked(network, x, taps)
 
-    def classifier(self, network: nn.Module) -> nn.Module:
-        """The last convolution or linear layer, if it runs after the taps; else `network`, which ends in its maps."""
+    def classifiers(self, network: nn.Module) -> list[nn.Module]:
+        """The layers past the taps whose outputs the network returns: one for each head, none if it ends in its maps.
+
+        They are looked for backwards from what is returned, through all that is neither convolution nor linear layer.
+        """
         graph, outputs = _traced("the network", network)
         nodes = list(graph.nodes)
         tapped = max(nodes.index(outputs[tap]) for tap in self.taps)
-        layers = [network.get_submodule(str(n.target)) for n in nodes[tapped + 1 :] if n.op == "call_module"]
-        return next((layer for layer in reversed(layers) if isinstance(layer, nn.Conv2d | nn.Linear)), network)
+        unseen, waiting = set(nodes[tapped + 1 :]), nodes[-1:]
+        found: list[nn.Module] = []
+        while waiting:
+            node = waiting.pop()
+            layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                found.append(layer)
+                continue
+            sources = unseen.intersection(node.all_input_nodes)
+            unseen -= sources
+            waiting += sources
+        return found
 
 
 class _Tracer(fx.Tracer):

@@ -58,9 +58,8 @@ def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) ->
     return network.forward_head(last), maps  # type: ignore[operator]
 
 
-def classifier(network: nn.Module) -> nn.Module:
-    layer: nn.Module = network.get_classifier()  # type: ignore[operator]
-    return layer
+def classifiers(network: nn.Module) -> list[nn.Module]:
+    return [network.get_classifier()]  # type: ignore[operator]
 
 
 def cached_weights(model: str) -> Path | None:

@@ -78,8 +78,8 @@ def run_whole(model: str, network: nn.Module, x: Tensor, taps: Sequence[str]) ->
     return run_hooked(network, x, taps)
 
 
-def classifier(network: nn.Module) -> nn.Module:
-    return network.fc if isinstance(network, torchvision.models.ResNet) else network.classifier[-1]  # type: ignore[return-value,index]
+def classifiers(network: nn.Module) -> list[nn.Module]:
+    return [network.fc if isinstance(network, torchvision.models.ResNet) else network.classifier[-1]]  # type: ignore[list-item,index]
 
 
 def cached_weights(model: str) -> Path | None:

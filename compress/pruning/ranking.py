@@ -196,8 +196,8 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
         slim = assemble(replace(backbone.spec, pruning=pruning), state)
     except CompressError as error:
         raise CompressError(
-            f"{backbone.spec.arch} cannot be pruned: its layers, slimmed, do not fit each other ({error}); "
-            "choose another architecture"
+            f"{backbone.spec.arch} cannot be pruned: its layers, slimmed, do not fit each other ({error}); round to a "
+            "multiple of the groups of its norms, or choose another architecture"
         ) from error
     check_cut(backbone, slim, outputs=inside, inputs=inputs, maps=maps)
     return slim
