@@ -98,6 +98,16 @@ def layer_of(node: NodeProto) -> str:
     return str(node.name).split("#")[0]
 
 
+def readers_of(graph: onnx.GraphProto, value: str) -> list[NodeProto]:
+    """The nodes that read `value`."""
+    return [node for node in graph.node if value in node.input]
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """What the attribute `name` of a node holds: a number, or a list of them."""
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+
+
 def _leaves(network: nn.Module) -> set[str]:
     return {name for name, module in network.named_modules() if not any(module.children())}
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from compress.backbone import BackboneSpec
+from compress.export.graph import attribute, readers_of
 from compress.progress import Track, quiet
 from compress.quantization.qdq import sort_nodes
 from compress.quantization.streaming import HARD, spread, stream
@@ -46,10 +47,13 @@ class Equalized(NamedTuple):
 
 
 class _Site(NamedTuple):
-    """A convolution, what follows it, the value y that comes out, and the convolutions that read y."""
+    """A convolution, the value y that comes out of it or of the ReLU behind it, and the convolutions that read y.
+
+    With a HardSwish in between, `value` is what that reads.
+    """
 
     producer: NodeProto
-    activation: NodeProto | None
+    hard_swish: NodeProto | None
     value: str
     consumers: list[NodeProto]
 
@@ -67,19 +71,22 @@ def equalized(
     tensors = {tensor.name: tensor for tensor in copied.graph.initializer}
     arrays: Arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
     sites = list(_sites(copied.graph, arrays))
-    watched = list(dict.fromkeys(name for site in sites for name in (site.producer.output[0], site.value)))
-    lows, highs = _extremes(model, watched, spec, images, spread(places, IMAGES), track) if sites else ({}, {})
+    lows, highs = (
+        _extremes(model, [site.value for site in sites], spec, images, spread(places, IMAGES), track)
+        if sites
+        else ({}, {})
+    )
     float_nodes: list[str] = []
     floors: dict[str, float] = {}
     changed = dict(arrays)
     for site in sites:
-        before, reader = site.producer.output[0], site.consumers[-1]
-        if site.activation is not None and site.activation.op_type == "HardSwish":
-            by = 1 / _floored(np.maximum(highs[before], np.minimum(HARD, -lows[before])))
-            float_nodes += _scale_hard_swish(copied.graph, site.activation, by)
-            floors[before] = _FLOOR
+        low, high, reader = lows[site.value], highs[site.value], site.consumers[-1]
+        if site.hard_swish is not None:
+            by = 1 / _floored(np.maximum(high, np.minimum(HARD, -low)))
+            float_nodes += _scale_hard_swish(copied.graph, site.hard_swish, by)
+            floors[site.value] = _FLOOR
         else:
-            by = 1 / _floored(np.maximum(highs[site.value], -lows[site.value]))
+            by = 1 / _floored(np.maximum(high, -low))
             if not _is_depthwise(reader, arrays):
                 by = np.sqrt(by * _floored(np.abs(arrays[reader.input[1]]).max(axis=(0, 2, 3))))
         _scale_outputs(site.producer, by, changed)
@@ -97,19 +104,22 @@ def _sites(graph: onnx.GraphProto, arrays: Arrays) -> Iterator[_Site]:
     for producer in graph.node:
         if not _is_own(graph, producer, arrays):
             continue
-        value, activation = str(producer.output[0]), None
-        readers = _readers(graph, value)
+        value, hard_swish = str(producer.output[0]), None
+        y, readers = value, readers_of(graph, value)
         if len(readers) == 1 and readers[0].op_type in ("Relu", "HardSwish") and value not in outputs:
-            activation = readers[0]
-            value = str(activation.output[0])
-            readers = _readers(graph, value)
-        consumers = _consumers(graph, value, readers)
-        if outputs.intersection([value, *(each.input[0] for each in consumers)]):
+            y = str(readers[0].output[0])
+            if readers[0].op_type == "HardSwish":
+                hard_swish = readers[0]
+            else:
+                value = y
+            readers = readers_of(graph, y)
+        consumers = _consumers(graph, y, readers)
+        if outputs.intersection([y, *(each.input[0] for each in consumers)]):
             continue
         if not consumers or not all(_is_own(graph, each, arrays) for each in consumers):
             continue
         if any(_is_depthwise(each, arrays) for each in (producer, consumers[-1])):
-            yield _Site(producer, activation, value, consumers)
+            yield _Site(producer, hard_swish, value, consumers)
 
 
 def _consumers(graph: onnx.GraphProto, value: str, readers: list[NodeProto]) -> list[NodeProto]:
@@ -120,29 +130,21 @@ def _consumers(graph: onnx.GraphProto, value: str, readers: list[NodeProto]) -> 
     products = [node for node in readers if node.op_type == "Mul" and list(node.input).count(value) == 1]
     if not (len(means) == len(products) == 1 and len(readers) == 2):
         return []
-    squeezed, gated = _readers(graph, means[0].output[0]), _readers(graph, products[0].output[0])
+    squeezed, gated = readers_of(graph, means[0].output[0]), readers_of(graph, products[0].output[0])
     return [*squeezed, *gated] if len(squeezed) == len(gated) == 1 else []
 
 
 def _is_own(graph: onnx.GraphProto, node: NodeProto, arrays: Arrays) -> bool:
     """Whether `node` is a convolution, dense or depthwise, with constant weights that no other node reads."""
     constants = [name for name in node.input[1:] if name]
-    if node.op_type != "Conv" or not all(name in arrays and len(_readers(graph, name)) == 1 for name in constants):
+    if node.op_type != "Conv" or not all(name in arrays and len(readers_of(graph, name)) == 1 for name in constants):
         return False
-    return arrays[constants[0]].ndim == 4 and (_groups(node) == 1 or _is_depthwise(node, arrays))
+    return arrays[constants[0]].ndim == 4 and (attribute(node, "group", 1) == 1 or _is_depthwise(node, arrays))
 
 
 def _is_depthwise(node: NodeProto, arrays: Arrays) -> bool:
     shape: tuple[int, ...] = arrays[node.input[1]].shape
-    return 1 < _groups(node) == shape[0] and shape[1] == 1
-
-
-def _groups(node: NodeProto) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == "group"), 1)
-
-
-def _readers(graph: onnx.GraphProto, value: str) -> list[NodeProto]:
-    return [node for node in graph.node if value in node.input]
+    return 1 < attribute(node, "group", 1) == shape[0] and shape[1] == 1
 
 
 def _extremes(

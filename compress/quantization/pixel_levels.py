@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from compress.backbone import BackboneSpec
-from compress.export.graph import INPUT
+from compress.export.graph import INPUT, attribute, readers_of
 from compress.quantization.affine import LEVELS, Range
 from compress.quantization.blocks import Side, blocked_filters, blocked_side
 from compress.quantization.qdq import sort_nodes
@@ -140,9 +140,9 @@ def _over_blocks(
 ) -> tuple[NDArray[Any], int, dict[str, list[int]]]:
     """The filters over blocks, the blocks' side, and how the convolution is to move over them."""
     sizes = [int(side.dim_value) for side in graph.input[0].type.tensor_type.shape.dim[2:]]
-    strides = _attribute(reader, "strides", [1, 1])
+    strides = attribute(reader, "strides", [1, 1])
     block = strides[0] if strides[0] == strides[1] and all(size % strides[0] == 0 for size in sizes) else 1
-    pads = [own + more for own, more in zip(_attribute(reader, "pads", [0] * 4), added, strict=True)]
+    pads = [own + more for own, more in zip(attribute(reader, "pads", [0] * 4), added, strict=True)]
     sides = [Side(filters.shape[2 + axis], pads[axis], pads[2 + axis]) for axis in (0, 1)]
     (top, rows), (left, columns) = (
         blocked_side(size, side, stride, block) for size, side, stride in zip(sizes, sides, strides, strict=True)
@@ -175,16 +175,16 @@ def _inside(spec: BackboneSpec) -> float:
 
 
 def _only_reader(graph: onnx.GraphProto, value: str) -> NodeProto | None:
-    readers = [node for node in graph.node if value in node.input]
+    readers = readers_of(graph, value)
     return readers[0] if len(readers) == 1 and readers[0].input[0] == value else None
 
 
 def _is_plain(graph: onnx.GraphProto, node: NodeProto, arrays: Arrays) -> bool:
     """Whether `node` is a convolution over all channels and neighbours, with constant weights of its own."""
-    if node.op_type != "Conv" or _attribute(node, "group", [1]) != [1]:
+    if node.op_type != "Conv" or attribute(node, "group", 1) != 1:
         return False
-    shared = sum(node.input[1] in other.input for other in graph.node) > 1
-    return not shared and node.input[1] in arrays and set(_attribute(node, "dilations", [1])) == {1}
+    shared = len(readers_of(graph, node.input[1])) > 1
+    return not shared and node.input[1] in arrays and set(attribute(node, "dilations", [1])) == {1}
 
 
 def _zeros_added(node: NodeProto, arrays: Arrays) -> list[int] | None:
@@ -198,7 +198,3 @@ def _zeros_added(node: NodeProto, arrays: Arrays) -> list[int] | None:
     if before[:2].any() or behind[:2].any() or min(*before, *behind) < 0:
         return None
     return [int(count) for count in (*before[2:], *behind[2:])]
-
-
-def _attribute(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    return next((list(each.ints) or [int(each.i)] for each in node.attribute if each.name == name), default)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
 import onnxruntime
 from torch import Tensor
@@ -31,7 +30,7 @@ from compress.quantization.qdq import rounded
 from compress.quantization.ranking import LayerError, map_error, maps_of, rank_layers
 from compress.quantization.search import FloatSearch, Limit, fewest_float
 from compress.quantization.second_moments import second_moments
-from compress.quantization.streaming import collect, useful
+from compress.quantization.streaming import collect, spread, useful
 from compress.quantization.weight_rounding import rounded_filters
 
 CHECKED = 8  # images that the result is checked on, none of which it was calibrated on
@@ -144,10 +143,9 @@ def check_images(images: Sequence[Any]) -> None:
 
 def places(images: int, count: int, held: int) -> tuple[list[int], list[int]]:
     """Which of `images` images to use, `count` at most, and which `held` others to keep out: both spread evenly."""
-    chosen = np.linspace(0, images - 1, min(count + held, images)).round().astype(int)
-    out = set(np.linspace(0, len(chosen) - 1, held).round().astype(int).tolist())
-    used = [int(place) for number, place in enumerate(chosen) if number not in out]
-    return used, [int(chosen[number]) for number in sorted(out)]
+    chosen = spread(range(images), count + held)
+    out = spread(chosen, held)
+    return [place for place in chosen if place not in out], out
 
 
 def _why(model: onnx.ModelProto, asked: Sequence[str], hurting: Sequence[LayerError]) -> dict[str, str]:
@@ -212,10 +210,7 @@ def _openvino(
     return Rounding(model, nncf_rounder(model, backbone, images, places))
 
 
-Backend = Callable[
-    [onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track],
-    Rounding,
-]
+Backend = Callable[[onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track], Rounding]
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 """By name, what chooses the rounding and writes the int8 model."""
 

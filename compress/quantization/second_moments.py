@@ -14,6 +14,7 @@ from onnx import NodeProto
 from torch import Tensor
 
 from compress.backbone import BackboneSpec
+from compress.export.graph import attribute
 from compress.progress import Track, quiet
 from compress.quantization.streaming import spread, stream
 
@@ -52,10 +53,9 @@ def patches(values: Tensor, node: NodeProto, shape: Sequence[int]) -> Tensor:
     Args:
         shape: (C_out, C / G, h, w) of its weights.
     """
-    found: dict[str, list[int]] = {each.name: list(each.ints) for each in node.attribute if each.ints}
-    top, left, bottom, right = found.get("pads", [0] * 4)
+    top, left, bottom, right = attribute(node, "pads", [0] * 4)
     windows = F.pad(values, (left, right, top, bottom))
-    strides, dilations = found.get("strides", [1, 1]), found.get("dilations", [1, 1])
+    strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
     columns = F.unfold(windows, tuple(shape[2:]), dilation=tuple(dilations), stride=tuple(strides))
     columns = columns[:, :, :: -(-columns.shape[2] // _POSITIONS)]
     size = int(np.prod(shape[1:]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compress.backbone import BackboneSpec
 from compress.errors import CompressError
-from compress.export.graph import INPUT, layer_of
+from compress.export.graph import INPUT, attribute, layer_of
 from compress.export.parity import watching
 from compress.export.runtimes import open_model
 from compress.export.views import normalised_views
@@ -103,11 +103,7 @@ def useful(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Ran
         if kinds == {"HardSwish"}:
             narrowed[value] = Range(max(low, -HARD), high)
         elif kinds == {"HardSigmoid"}:
-            slope = min(_attribute(node, "alpha", 0.2) for node in readers[value])
-            offset = [_attribute(node, "beta", 0.5) for node in readers[value]]
+            slope = min(attribute(node, "alpha", 0.2) for node in readers[value])
+            offset = [attribute(node, "beta", 0.5) for node in readers[value]]
             narrowed[value] = Range(max(low, -max(offset) / slope), min(high, (1 - min(offset)) / slope))
     return narrowed
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    return next((float(each.f) for each in node.attribute if each.name == name), default)
