@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from prunecore_runtime.one_line import one_line
+from prunecore_runtime.one_line import OneLineError
 
 
-class AnomalyError(Exception):
+class AnomalyError(OneLineError):
     """A request that cannot be met. The message, one printable line, names the value, the limit and the cure."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))

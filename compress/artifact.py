@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from compress.architectures import rgb
 from compress.backbone import UNPRUNED, Backbone, BackboneSpec, Pruning, assemble, tapped_at
 from compress.errors import CompressError
-from compress.files import atomic_save, require_file, require_short_header
+from compress.files import atomic_save, read_saved
 from compress.networks.constructor_factory import Constructor
 from compress.weights import WeightsOrigin
 
@@ -133,12 +133,8 @@ def _state(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    require_file(file)
     try:
-        require_short_header(file)
-        with safe_open(file, framework="pt") as opened:
-            header = opened.metadata() or {}
-            return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
+        return read_saved(file)
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise CompressError(f"{file} is truncated, damaged or no .safetensors file ({error})") from error
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -123,6 +123,20 @@ def atomic_save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], hea
             save_file(dict(tensors), temporary, dict(header))
         except SafetensorError as error:  # what a full disk comes out as
             raise OSError(str(error)) from error
+
+
+def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a `.safetensors` file, as `atomic_save` takes them.
+
+    Raises:
+        CompressError: there is no such file, or none that can be read to its end.
+        SafetensorError, OSError, RuntimeError, ValueError, MemoryError: it is damaged, or something else.
+    """
+    file = require_file(path)
+    require_short_header(file)
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata() or {}
+        return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

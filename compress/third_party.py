@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from compress.backbone import Backbone, BackboneSpec, assemble
 from compress.errors import CompressError, some_of
 from compress.feature_info import reduction
 from compress.networks.constructor_factory import Constructor
-from compress.networks.hooks import run_hooked
+from compress.networks.hooks import noting, run_hooked
 from compress.resize import shapes_of
 from compress.weights import WeightsOrigin
 from compress.weights.fetched import sha256_of_state
@@ -138,17 +138,12 @@ def _strides(network: nn.Module, images: Tensor) -> dict[str, int]:
     """By module that runs once and gives a map, its stride, in the order in which they end."""
     ended: list[tuple[str, object]] = []
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        return lambda module, inputs, output: ended.append((name, output))
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    inside = [name for name, _ in network.named_modules() if name]
     try:
-        network(images)
+        with noting(network, inside, lambda name, output: ended.append((name, output))):
+            network(images)
     except Exception as error:  # the user's own code
         raise CompressError(f"the network does not run on example_input ({type(error).__name__}: {error})") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     names = [name for name, _ in ended]
     return {
         name: reduction(images.shape[-1], output.shape[-1])

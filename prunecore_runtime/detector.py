@@ -18,12 +18,12 @@ from prunecore_runtime.errors import DetectorError
 from prunecore_runtime.images import read_image, resized
 from prunecore_runtime.regular_file import why_no_file
 from prunecore_runtime.seal import is_whole
-from prunecore_runtime.self_containment import names_other_files
+from prunecore_runtime.self_containment import LARGEST, names_other_files
+from prunecore_runtime.session import open_session
 
 FORMAT = "prunecore-onnx-detector/1"
 KEY = "prunecore"  # of the metadata in the file
 PRODUCER = "prunecore-detector"  # stands at the beginning of the file, where a truncated one still has it
-LARGEST = 2**31 - 1  # bytes of a Protocol Buffers message, which an ONNX file is
 MOST_THREADS = 1024  # ONNX Runtime makes all of them at once, with a stack each
 INPUT = "images"
 OUTPUTS = ("score", "normalised", "map")
@@ -71,16 +71,9 @@ class Detector:
         if threshold is not None and not 0 < threshold < float("inf"):
             raise DetectorError(f"threshold {threshold} is not above 0: scores are distances")
         content = _read(Path(file))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal: errors come as exceptions, and would be told twice
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
-            # Its fallback tries the same again, and prints so to stdout, where scores go.
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-        except Exception as error:  # its classes are made at run time, one for each status
+            self._session = open_session(content, threads)
+        except Exception as error:
             raise DetectorError(
                 f"{file} cannot be run by ONNX Runtime {onnxruntime.__version__} ({_first_line(error)}): "
                 "export it again, or upgrade onnxruntime"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from prunecore_runtime.one_line import one_line
+from prunecore_runtime.one_line import OneLineError
 
 
-class DetectorError(Exception):
+class DetectorError(OneLineError):
     """A request that cannot be met. The message, one printable line, names the value, the limit and the cure."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
 
 
 class ImageError(DetectorError):

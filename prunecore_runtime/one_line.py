@@ -19,5 +19,12 @@ def one_line(message: str) -> str:
     return _cut("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in spaced))
 
 
+class OneLineError(Exception):
+    """A refusal, whose message is one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= _LIMIT else f"{text[: _LIMIT - _TAIL - len(_GAP)]}{_GAP}{text[-_TAIL:]}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+LARGEST = 2**31 - 1  # bytes of an ONNX file, which is one message of Protocol Buffers
 MOST_NODES = 10_000  # an exported detector on an int8 ResNet-18 has some 200
 _LONGEST = 10  # bytes of a varint
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from prunecore_runtime.one_line import one_line
+from prunecore_runtime.one_line import OneLineError
 
 
-class ReportError(Exception):
+class ReportError(OneLineError):
     """A report that cannot be made. The message, one printable line, names the value, the limit and the cure."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))

@@ -127,7 +127,7 @@ def damaged_npz(rng: Random, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     if kind >= 5:
         descr = rng.choice(("<f8", "|u1", "|O", "<U1000000000", "<U0", "|V0", "x" * 30_000))
         entries[f"{name}.npy"] = npy_that_says(descr, rng.choice(_SHAPES), array.tobytes())
-    return damaged_zip(rng, entries) if kind == 4 or rng.random() < 0.1 else _zipped(entries)
+    return damaged_zip(rng, entries) if kind == 4 or rng.random() < 0.1 else zipped(entries)
 
 
 def npy_that_says(descr: str, shape: tuple[int, ...], content: bytes) -> bytes:
@@ -142,9 +142,9 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _zipped(entries: Mapping[str, bytes]) -> bytes:
+def zipped(entries: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
     return buffer.getvalue()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import compress
 from anomaly import open_dataset
 from anomaly.datasets.generated import generate
-from benchmarks.fuzz.containers import damaged_safetensors, damaged_tensors, damaged_zip, entries_of
+from benchmarks.fuzz.containers import damaged_safetensors, damaged_tensors, damaged_zip, entries_of, zipped
 from benchmarks.fuzz.damage import damaged, damaged_json
 from benchmarks.fuzz.reader import Reader, in_a_file
 from compress import CompressError, Recipe
@@ -218,7 +218,7 @@ def detector(workshop: Path) -> Reader:
         else:
             text = damaged_json(rng, described)
         listed = {DESCRIPTION: text.encode("utf-8", "surrogatepass"), **changed}
-        return damaged_zip(rng, listed) if rng.random() < 0.1 else zipped(listed)
+        return damaged_zip(rng, listed) if rng.random() < 0.1 else zipped(listed, zipfile.ZIP_STORED)
 
     def harm(rng: Random) -> bytes:
         if rng.random() < _SIGNED:
@@ -251,15 +251,6 @@ def exported(workshop: Path) -> Reader:
         return signed(rng) if rng.random() < _SIGNED else damaged(rng, whole)
 
     return Reader(".onnx", in_a_file(harm), lambda place: Detector(place, threads=1), (DetectorError,))
-
-
-def zipped(entries: dict[str, bytes]) -> bytes:
-    """Entries as `save_detector` packs them."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {

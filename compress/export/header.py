@@ -17,11 +17,10 @@ from compress.backbone import BackboneSpec
 from compress.cost import Cost
 from compress.errors import CompressError
 from compress.files import require_file
-from prunecore_runtime.self_containment import names_other_files
+from prunecore_runtime.self_containment import LARGEST, names_other_files
 
 FORMAT = "prunecore-onnx/1"
 PRECISIONS = ("fp32", "int8")
-_LARGEST = 2**31 - 1  # bytes of a Protocol Buffers message
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Header]:
     Raises:
         CompressError: the file is missing, truncated, edited, foreign, of a newer format, or not all of it in one file.
     """
-    file = require_file(path, most=_LARGEST)
+    file = require_file(path, most=LARGEST)
     try:
         model = onnx.load_model_from_string(file.read_bytes())
     except (DecodeError, OSError, MemoryError) as error:

@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.export.graph import Graph, layer_of
 from compress.export.runtimes import open_model
+from compress.networks.hooks import noting
 
 FLOAT_TOLERANCE = 1e-3  # of a map's range: other orders of summation, nothing else
 Values = Mapping[str, NDArray[np.float32]]
@@ -86,20 +87,13 @@ def first_layer_above(
 def _first_float_layer(backbone: Backbone, graph: Graph, images: Tensor) -> str:
     seen: dict[str, list[NDArray[np.float32]]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                seen.setdefault(name, []).append(output.float().numpy().copy())  # an in-place layer may follow
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.setdefault(name, []).append(output.float().numpy().copy())  # an in-place layer may follow
 
-        return hook
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in backbone.trunk.named_modules()]
-    try:
-        with torch.inference_mode():
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    names = [name for name, _ in backbone.trunk.named_modules()]
+    with noting(backbone.trunk, names, note), torch.inference_mode():
+        backbone(images)
     expected = {
         value: seen[name][place] for value, (name, place) in graph.origins.items() if place < len(seen.get(name, ()))
     }

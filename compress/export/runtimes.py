@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from compress.errors import CompressError, unknown
+from prunecore_runtime.session import open_session
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
@@ -20,13 +21,9 @@ def open_onnxruntime(model: bytes, threads: int) -> Run:
     Raises:
         CompressError: it cannot run the model.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # fatal: errors come as exceptions, and would be told twice
     try:
-        # Its fallback tries the same again, and prints so to stdout.
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    except Exception as error:  # its classes are made at run time, one for each status
+        session = open_session(model, threads)
+    except Exception as error:
         raise _refused("run it", error) from error
     names = [each.name for each in session.get_inputs()]
     if len(names) != 1:

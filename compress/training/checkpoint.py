@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from compress.errors import CompressError, some_of
-from compress.files import atomic_save, require_file, require_short_header
+from compress.files import atomic_save, read_saved
 from compress.networks import State
 
 FORMAT = "prunecore-checkpoint/1"
@@ -40,12 +40,8 @@ def read_checkpoint(file: Path, request: Mapping[str, Any]) -> tuple[dict[str, A
     """
     if not file.exists():
         return None
-    require_file(file)
     try:
-        require_short_header(file)
-        with safe_open(file, framework="pt") as opened:
-            header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 not a dict
+        header, tensors = read_saved(file)
         found = header.get("format")
         progress, asked = json.loads(header.get("progress", "{}")), json.loads(header.get("request", "{}"))
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
