@@ -185,6 +185,19 @@ def test_bounds_hold_and_are_not_far(dimensions: int, scale: float, shift: float
             assert low <= true[row].min() <= float(upper)
 
 
+def test_features_that_have_collapsed_are_told_apart_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close together and far from the origin: with |x|^2 of 1e6, every pair would be measured again in float64."""
+    features = _cloud(3000, 8) * 0.01 + 300.0
+    measured = []
+    in_float64 = greedy._Search._measured
+    monkeypatch.setattr(
+        greedy._Search, "_measured", lambda self, rows: measured.append(len(rows)) or in_float64(self, rows)
+    )
+    picks = greedy_coreset(features, 100, seed=0).indices.tolist()
+    assert picks == textbook(features, 100, picks[0])
+    assert sum(measured) <= 20
+
+
 def test_an_outlier_does_not_hide_the_distances_of_the_others() -> None:
     rows = torch.cat([_cloud(200, 4), torch.full((1, 4), 1e5)])
     picks = greedy_coreset(rows, 30, seed=3).indices.tolist()

@@ -9,7 +9,9 @@ The picks are the textbook loop's. What is saved is work that cannot change a pi
 - The others catch up on many centres at once, in one matrix product.
 
 Distances in float32 as |x|^2 - 2 x.c + |c|^2 carry rounding errors. They are kept as upper bounds, raised by the
-largest error there can be; where two rows come closer than that, both are measured again in float64.
+largest error there can be; where two rows come closer than that, both are measured again in float64. That error grows
+with |x|^2, and distances do not depend on the origin, so x is the row less the mean of all rows: features that have
+collapsed lie close together and far from 0.
 """
 
 from __future__ import annotations
@@ -81,8 +83,8 @@ class _Search:
     def __init__(self, features: Tensor, size: int, seed: int) -> None:
         rows, dimensions = features.shape
         self._features = features
-        # In blocks: the squares of all rows at once would take as much memory as the rows.
-        self._norms = torch.cat([block.square().sum(dim=1) for block in torch.split(features, _BLOCK)])
+        self._origin = features.mean(dim=0)  # taken off block by block: no second copy of all rows
+        self._norms = torch.cat([(block - self._origin).square().sum(dim=1) for block in torch.split(features, _BLOCK)])
         if not torch.isfinite(self._norms).all():
             raise AnomalyError("the features hold values that are not finite: the backbone's weights are damaged")
         # Rounding of a sum of D products grows like sqrt(D): relative to |x|^2 + |c|^2, with a margin.
@@ -129,13 +131,13 @@ class _Search:
 
     def _take(self, row: int) -> None:
         self.chosen[self.count] = row
-        self._centres[self.count] = self._features[row]
+        self._centres[self.count] = self._features[row] - self._origin
         self._centre_norms[self.count] = self._padded[row]
         self._upper[row] = _TAKEN
         self.count += 1
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._features[rows], self._padded[rows], self._norms[rows], self._upper[rows]
+        return self._features[rows].sub_(self._origin), self._padded[rows], self._norms[rows], self._upper[rows]
 
     def _top(self, upper: Tensor, norms: Tensor) -> tuple[int, float, float]:
         """The place of the largest bound, the least that this row's distance can be, and the second largest bound."""
@@ -170,8 +172,9 @@ class _Search:
                 stop = min(self.count, (start // _CHUNK + 1) * _CHUNK)  # common stops: few groups, large products
                 group = rows[since == start]
                 for block in torch.split(group, _BLOCK):
+                    gathered = torch.index_select(self._features, 0, block, out=self._gathered[: len(block)])
                     nearest = nearest_squared(
-                        torch.index_select(self._features, 0, block, out=self._gathered[: len(block)]),
+                        gathered.sub_(self._origin),
                         self._padded[block],
                         self._centres[start:stop],
                         self._centre_norms[start:stop],
@@ -186,10 +189,12 @@ class _Search:
         found = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)
         for places in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
             block = rows[places]
-            bounds = torch.addmm(norms, self._features[block], centres.T, alpha=-2).add_(self._padded[block, None])
+            gathered = self._features[block].sub_(self._origin)
+            bounds = torch.addmm(norms, gathered, centres.T, alpha=-2).add_(self._padded[block, None])
             nearest = bounds.amin(dim=1, keepdim=True)
             doubt = 2 * self._rounding * (3 * self._norms[block, None] + 2 * nearest)
             row, centre = (bounds <= nearest + doubt).nonzero(as_tuple=True)
-            differences = self._features[block[row]].double() - centres[centre].double()
+            chosen = self.chosen[: self.count][centre]
+            differences = self._features[block[row]].double() - self._features[chosen].double()
             found.scatter_reduce_(0, places[row], differences.square_().sum(dim=1), "amin")
         return found
