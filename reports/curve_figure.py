@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.curves import KINDS, CurveKind, category_curves, mean_curves
-from reports.figure_style import AXIS, INK, calm, legend, new_figure, series_of, styles
+from reports.figure_style import AXIS, INK, calm, legend, new_figure
 from reports.groups import Group
 from reports.scores import Floats
+from reports.series import is_in, main_panel, name, series_of, styles
 from reports.summary import Summary
 
 SHOWN_RATIO = 0.5  # of each series the setting nearest to it
@@ -18,9 +19,10 @@ SHOWN_RATIO = 0.5  # of each series the setting nearest to it
 
 def curve_figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
     """(dataset, figure) of each dataset with scores: curves are means over categories."""
-    all_styles = styles(summary)
-    for dataset in dict.fromkeys(group.setting.dataset for group in summary.groups):
-        here = [group for group in summary.groups if group.setting.dataset == dataset]
+    all_styles, panel = styles(summary), main_panel(summary)
+    shown = [group for group in summary.groups if is_in(group, panel)]
+    for dataset in dict.fromkeys(group.setting.dataset for group in shown):
+        here = [group for group in shown if group.setting.dataset == dataset]
         curves = {group: mean_curves(category_curves(group).values()) for group in near_ratio(here)}
         curves = {group: found for group, found in curves.items() if found}
         kinds = [kind for kind in KINDS if any(kind.name in found for found in curves.values())]
@@ -35,7 +37,7 @@ def curve_figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
                 if kind.name in found:
                     _line(axes, kind, found[kind.name], all_styles[series_of(group)].colour, group)
         legend(
-            figure, [all_styles[series_of(group)]._replace(marker="", label=summary.label(group)) for group in curves]
+            figure, [all_styles[series_of(group)]._replace(marker="", label=name(summary, group)) for group in curves]
         )
         yield dataset, figure
 

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, quiet axes, one style per series, PNG at a fixed resolution."""
+"""How every figure looks: colours, quiet axes, a legend that fits, PNG at a fixed resolution."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reports.columns import tick
-from reports.groups import Group
 from reports.runs import one_line
-from reports.summary import Summary
 
 DPI = 144
 # Okabe and Ito (2008), told apart with every common colour blindness; the yellow is left out: too faint on white.
@@ -25,48 +23,16 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.")
 INK, QUIET, AXIS, HAIRLINE = "#1d2730", "#5b6873", "#9aa5ae", "#e3e7ea"
-
-
-class Series(NamedTuple):
-    """The settings that differ in nothing but ratio and dataset: one line of a figure."""
-
-    arch: str
-    method: str
-    scope: str
-    recover: str
-    precision: str
+_LETTER, _HANDLE = 0.075, 0.62  # inches of a legend: a letter at 9 points, and what stands beside a label
 
 
 class Style(NamedTuple):
+    """Of a line and its points."""
+
     label: str
     colour: str
     marker: str
     line: str
-
-
-def series_of(group: Group) -> Series:
-    setting = group.setting
-    method = "none" if setting.dense else setting.method
-    return Series(setting.arch, method, setting.scope, setting.recover, setting.precision)
-
-
-def styles(summary: Summary) -> dict[Series, Style]:
-    """One style per series, the same in every figure, by arch: origins grey, the rest in the palette's order."""
-    found: dict[Series, Style] = {}
-    dense = pruned = 0
-    for group in sorted(summary.groups, key=lambda group: group.setting.arch):
-        series = series_of(group)
-        if series in found:
-            continue
-        if group.setting.dense:
-            found[series] = Style(summary.label(group), QUIET, MARKERS[dense % len(MARKERS)], ":")
-            dense += 1
-        else:
-            label = group.setting.label(summary.shown, ratio=False)
-            turn = pruned // len(PALETTE) % len(LINES)
-            found[series] = Style(label, PALETTE[pruned % len(PALETTE)], MARKERS[pruned % len(MARKERS)], LINES[turn])
-            pruned += 1
-    return found
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -121,15 +87,17 @@ def calm(axes: Axes) -> None:
 
 def legend(figure: Figure, shown: Iterable[Style]) -> None:
     """One legend for all panels, above them; names are taken literally, never as mathematics."""
-    entries = list(shown)
+    entries = list(dict.fromkeys(shown))
+    labels = [plain(style.label) for style in entries]
+    widest = _HANDLE + _LETTER * max(map(len, labels), default=0)
     handles = [
         Line2D([], [], color=s.colour, marker=s.marker, ls=s.line, lw=2, ms=6.5, mec="white", mew=0.8) for s in entries
     ]
     drawn = figure.legend(
         handles,
-        [plain(style.label) for style in entries],
+        labels,
         loc="outside upper left",
-        ncols=max(1, min(len(entries), 3)),
+        ncols=max(1, min(len(entries), int(figure.get_figwidth() / widest))),
         frameon=False,
         fontsize=9,
         labelcolor=INK,

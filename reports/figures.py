@@ -19,7 +19,6 @@ from reports.figure_style import (
     INK,
     PALETTE,
     QUIET,
-    Series,
     Style,
     calm,
     cost_axis,
@@ -27,12 +26,11 @@ from reports.figure_style import (
     new_figure,
     plain,
     png,
-    series_of,
     settled,
-    styles,
     svg,
 )
 from reports.groups import Group
+from reports.series import Series, is_in, main_panel, panels, series_of, styles
 from reports.summary import Summary
 
 Draw = Callable[[Axes, Mapping[Group, float], Mapping[Series, Style]], None]
@@ -42,6 +40,7 @@ COSTS = (
     ("ms_total", "time for one image, median"),
     ("file_bytes", "size of the backbone's file"),
 )
+_TAGGED = 4  # lines of a panel that can each have the ratio at every point
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 
@@ -109,7 +108,7 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
         description=f"{_sentence(title)} of every method at each pruning ratio; the dotted line is the origin"
         f"{', bars are the deviation between seeds' if spreads else ''}.",
         figure=_panels(summary, values, draw, title),
-        wide=len(_datasets(values)) > 1,
+        wide=_several(summary, values),
     )
 
 
@@ -131,11 +130,13 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
                 [costs[g] for g in own], [here[g] for g in own], style.marker,
                 color=style.colour, ms=8.5, mec="white", mew=1, zorder=3,
             )  # fmt: skip
-            for group in own:
-                axes.annotate(
-                    group.setting.ratio_text, (costs[group], here[group]), (7, -3), textcoords="offset points",
-                    fontsize=8, color=QUIET, zorder=2.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-                )  # fmt: skip
+        many = len({series_of(group) for group in here}) > _TAGGED
+        for group in _highest(here) if many else here:
+            offset, align = ((0, 8), "center") if many else ((7, -3), "left")
+            axes.annotate(
+                group.setting.ratio_text, (costs[group], here[group]), offset, textcoords="offset points", ha=align,
+                fontsize=8, color=QUIET, zorder=2.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
         front = pareto([(costs[group], here[group]) for group in here])
         axes.step(
             [x for x, _ in front], [y for _, y in front], where="post", color=AXIS, lw=1, ls=(0, (4, 3)), zorder=1
@@ -148,7 +149,15 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
         f"{title}: up is more accurate, left is cheaper; numbers are ratios; the grey steps are the Pareto front."
     )
     drawn = _panels(summary, values, draw, auroc.title)
-    return Picture(f"tradeoff_{name}", "tradeoff", name, title, description, drawn, wide=len(_datasets(values)) > 1)
+    return Picture(f"tradeoff_{name}", "tradeoff", name, title, description, drawn, wide=_several(summary, values))
+
+
+def _highest(here: Mapping[Group, float]) -> list[Group]:
+    """Of each ratio the highest: the one that has room for a tag where many lie on one another."""
+    found: dict[str, Group] = {}
+    for group in sorted(here, key=lambda group: here[group]):
+        found[group.setting.ratio_text] = group
+    return list(found.values())
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -165,23 +174,32 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel: str) -> Figure:
-    """One panel per dataset in two columns, a single legend above."""
+    """A panel per dataset, or per dataset and treatment, on one scale; a single legend above."""
     all_styles = styles(summary)
-    datasets = _datasets(values)
-    across = min(len(datasets), 2)
-    down = math.ceil(len(datasets) / across)
-    figure = new_figure(7.6 if across == 1 else 11.0, 0.5 + 3.8 * down)
-    for place, dataset in enumerate(datasets, start=1):
-        axes = figure.add_subplot(down, across, place)
-        calm(axes)
-        axes.margins(y=0.14)
-        draw(axes, {group: value for group, value in values.items() if group.setting.dataset == dataset}, all_styles)
-        axes.set_ylabel(ylabel)
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_title(plain(dataset), loc="left", fontsize=10, color=INK, fontweight="bold", parse_math=False)
+    datasets, treatments = _datasets(values), panels(summary)
+    across = min(len(treatments), 3) or min(len(datasets), 2)
+    down = len(datasets) * math.ceil(len(treatments) / across) if treatments else math.ceil(len(datasets) / across)
+    figure = new_figure((7.6, 11.0, 13.0)[across - 1], 0.5 + 3.8 * down)
+    for row, dataset in enumerate(datasets):
+        own = [group for group in values if group.setting.dataset == dataset]
+        first: Axes | None = None
+        for place, treatment in enumerate(treatments or (None,)):
+            at = row * down // len(datasets) * across + place if treatments else row
+            first = axes = figure.add_subplot(down, across, at + 1, sharex=first, sharey=first)
+            calm(axes)
+            axes.margins(y=0.14)
+            draw(axes, {group: values[group] for group in own if is_in(group, treatment)}, all_styles)
+            axes.set_ylabel(ylabel)
+            axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+            title = f"{dataset}: {treatment.title(summary.shown)}" if treatment else dataset
+            axes.set_title(plain(title), loc="left", fontsize=10, color=INK, fontweight="bold", parse_math=False)
     seen = {series_of(group) for group in values}
     legend(figure, (style for series, style in all_styles.items() if series in seen))
     return settled(figure)
+
+
+def _several(summary: Summary, groups: Iterable[Group]) -> bool:
+    return len(_datasets(groups)) * max(len(panels(summary)), 1) > 1
 
 
 def _datasets(groups: Iterable[Group]) -> list[str]:
@@ -196,7 +214,7 @@ def _lines(here: Mapping[Group, float]) -> dict[Series, list[Group]]:
     dense = {(g.setting.arch, g.setting.precision): g for g in reversed(list(here)) if g.setting.dense}
     lines = {}
     for series, own in members.items():
-        start = dense.get((series.arch, series.precision))
+        start = dense.get((series.arch, series.treatment.precision))
         led = [start, *own] if start and not own[0].setting.dense and own[0].setting.ratio is not None else own
         lines[series] = sorted(led, key=lambda group: group.setting.ratio or 0.0)
     return lines
@@ -239,8 +257,10 @@ def _stage_times(summary: Summary) -> Picture | None:
 
 def _curves(summary: Summary) -> list[Picture]:
     found = []
+    panel = main_panel(summary)
     for place, (dataset, figure) in enumerate(curve_figures(summary)):
         title = f"ROC, precision-recall and PRO curves on {dataset}"
+        title += f": {panel.title(summary.shown)}" if panel else ""
         told = f"{title}, means over categories: the origin and each method at the ratio nearest to 0.5."
         name = "curves" if place == 0 else f"curves_{place + 1}"  # a dataset's name is no file name
         found.append(Picture(name, "curves", dataset, title, told, settled(figure), wide=True))

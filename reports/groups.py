@@ -38,11 +38,13 @@ class Setting(NamedTuple):
     def ratio_text(self) -> str:
         return NA if self.ratio is None else "origin" if self.dense and not self.quantized else f"{self.ratio:g}"
 
-    def label(self, shown: Iterable[str], *, ratio: bool = True) -> str:
+    def label(self, shown: Iterable[str], *, arch: bool = True, ratio: bool = True) -> str:
         """The setting in a few words, with the keys that are `shown` because the runs differ in them."""
-        words = [self.arch, self.method, *([self.ratio_text] if ratio else [])]
+        words = [self.method, *([self.ratio_text] if ratio else [])]
         if self.dense:
-            words = [self.arch, "dense" if self.quantized else "origin"]
+            words = ["dense" if self.quantized else "origin"]
+        if arch:
+            words.insert(0, self.arch)
         for key in KEYS:
             value = getattr(self, key.name)
             if not key.always and key.name in shown and key.name != "dataset" and value not in (NA, "none"):

@@ -6,11 +6,12 @@ from typing import Any
 
 from reports.columns import COLUMNS, STAGES, Column, column
 from reports.curves import KINDS, CurveKind, category_curves, mean_curves
-from reports.figure_style import PALETTE, Series, Style, plain, series_of, styles
+from reports.figure_style import PALETTE, Style, plain
 from reports.figures import COSTS, METRICS
 from reports.groups import Group
 from reports.runs import sane
 from reports.scores import Floats
+from reports.series import Series, is_in, main_panel, panels, series_of, styles
 from reports.summary import Summary
 from reports.table import value_cell
 
@@ -21,11 +22,14 @@ _UNITS = {"params_used": "count", "macs_used": "count", "file_bytes": "bytes", "
 
 def page_data(summary: Summary) -> dict[str, Any]:
     """`series` are lines, `settings` the points on them; `start` is the place of the setting that a line starts from.
+    Where treatments have `panels`, a setting tells in which of them it is; series that look alike have one `look`.
 
     What is not available is missing among the `values`, and None among the `stages`.
     """
     all_styles = styles(summary)
     order = list(all_styles)
+    looks = list(dict.fromkeys(all_styles.values()))
+    treatments, main = panels(summary), main_panel(summary)
     curves = _curves(summary)
     dense = {
         _network(group): place for place, group in reversed(list(enumerate(summary.groups))) if group.setting.dense
@@ -36,13 +40,16 @@ def page_data(summary: Summary) -> dict[str, Any]:
         "costs": [{"name": name, "title": axis, "unit": _UNITS[name]} for name, axis in COSTS],
         "stages": [stage for _, stage in STAGES],
         "kinds": [_kind(kind) for kind in KINDS],
-        "series": [_series(series, all_styles[series]) for series in order],
+        "panels": [plain(treatment.title(summary.shown), 60) for treatment in treatments],
+        "mainPanel": treatments.index(main) if main else None,
+        "series": [_series(series, style) | {"look": looks.index(style)} for series, style in all_styles.items()],
         "settings": [
             {
                 "label": summary.label(group),
                 "series": order.index(series_of(group)),
                 "start": dense.get(_network(group)),
                 "dataset": group.setting.dataset,
+                "panels": [place for place, treatment in enumerate(treatments) if is_in(group, treatment)],
                 "ratio": group.setting.ratio,
                 "ratioText": group.setting.ratio_text,
                 "dense": group.setting.dense,

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from reports.cases import ALARM, cases
-from reports.figure_style import series_of
 from reports.groups import Group
 from reports.heatmap import Picture, jpeg, outlined, overlay
 from reports.runs import Examples, Run, number, one_line, text
 from reports.scores import Floats
+from reports.series import series_of
 from reports.summary import Summary
 
 SIDES = (224, 160, 128, 96)  # pixels: the largest whose pictures have room on the page

@@ -72,3 +72,15 @@ def example_images(k: int = 2, *, masks: bool = True, names: list[str] | None = 
     images = rng.integers(0, 255, (k, 48, 64, 3)).astype(np.uint8)
     listed = names or [f"crack/{i}.png" for i in range(k)]
     return Examples(listed, ["crack"] * k, images, truth if masks else None, maps, maps.max((1, 2)), 0.0, 1.0)
+
+
+def tangle(methods: tuple[str, ...] = ("magnitude", "lcp", "batch_norm")) -> list[Run]:
+    """Each method after each treatment at two ratios: more lines than a panel bears."""
+    treatments = [("none", "fp32"), ("distill", "int8"), ("distill", "fp32")]
+    slim = [
+        half(method=method, ratio=ratio, recover=recover, precision=precision, image_auroc=0.9 - ratio / 9)
+        for method in methods
+        for recover, precision in treatments
+        for ratio in (0.3, 0.5)
+    ]
+    return [run(), run(precision="int8", image_auroc=0.94), *slim]

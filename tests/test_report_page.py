@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, browser
-from report_rows import HALF, ORIGIN, example_images
+from report_rows import HALF, ORIGIN, example_images, tangle
 
 from reports import Run, Scores, render
 
@@ -183,3 +183,25 @@ def test_without_its_script_the_page_still_shows_all(chromium: Browser, page: Pa
     assert found["#results_table tbody tr"] == 4
     assert found[".strip img"] > 10
     assert found["#figures svg"] == 0
+
+
+def test_a_tangle_of_lines_is_shown_one_treatment_at_a_time(chromium: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    file.write_bytes(render(tangle(), [], "x")["index.html"])
+    chromium.open(file)
+    told = (
+        "(() => { const figure = document.querySelector('figure[data-of=image_auroc]');"
+        "const text = (all) => [...all].map((each) => each.textContent).join(' ');"
+        "return [text(document.querySelectorAll('#controls .chips button')), figure.querySelectorAll('.point').length,"
+        "text(figure.querySelectorAll('.tick'))]; })()"
+    )
+    chips, points, ticks = chromium.run(told)
+    assert (chips, points) == ("origin fp32 dense int8 batch_norm lcp magnitude", 8)
+    chosen = "document.querySelector('#controls select')"
+    assert chromium.run(f"{chosen}.selectedOptions[0].text") == "distill, fp32"
+    chromium.run(f"(() => {{ {chosen}.value = 2; {chosen}.dispatchEvent(new Event('change')); }})()")
+    assert chromium.run(told) == [chips, 8, ticks]  # on the same scale
+    chromium.run("document.querySelector('#controls .chips button:last-child').click()")
+    chromium.run(f"(() => {{ {chosen}.value = 0; {chosen}.dispatchEvent(new Event('change')); }})()")
+    assert chromium.run(told)[1] == 6, "hidden there too"
+    assert not chromium.complaints

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from html_page import Page
 from PIL import Image
-from report_rows import example_images, half, run
+from report_rows import example_images, half, run, tangle
 
 from reports import Examples, ReportError, Run, Scores, outlined, overlay, render
 from reports.figures import figures
 from reports.heatmap import jpeg
+from reports.series import Treatment, is_in, main_panel, panels, series_of, styles
 from reports.summary import summarize
 
 
@@ -47,6 +48,44 @@ def test_bars_are_the_deviation_between_seeds() -> None:
     pruned = [half(), half(seed=1, image_auroc=0.9)]
     assert bars([run(), *pruned]) == 1
     assert bars([run(), pruned[0]]) == 0
+
+
+def test_more_lines_than_colours_get_a_panel_for_each_treatment() -> None:
+    summary = summarize(tangle())
+    none, recovered, quantized = Treatment("none", "fp32"), Treatment("distill", "fp32"), Treatment("distill", "int8")
+    assert panels(summary) == (none, recovered, quantized)
+    assert main_panel(summary) == recovered
+    assert [panel.title(summary.shown) for panel in panels(summary)] == [
+        "no recovery, fp32",
+        "distill, fp32",
+        "distill, int8",
+    ]
+    members = [[group for group in summary.groups if is_in(group, panel)] for panel in panels(summary)]
+    assert [len(each) for each in members] == [8, 8, 8]  # the two dense networks in each
+    looks = styles(summary)
+    labels = {looks[series_of(group)].label for group in members[0]}
+    assert labels == {"origin fp32", "dense int8", "magnitude", "lcp", "batch_norm"}
+    assert {looks[series_of(group)] for group in members[1]} == {looks[series_of(group)] for group in members[0]}
+
+
+def test_few_lines_share_a_panel() -> None:
+    summary = summarize(tangle(("magnitude", "lcp")))
+    assert panels(summary) == ()
+    assert main_panel(summary) is None
+    assert all(is_in(group, None) for group in summary.groups)
+    assert len(set(styles(summary).values())) == 8, "an own look for each"
+
+
+def test_panels_have_one_scale_and_a_legend_within_the_figure() -> None:
+    long = tuple(f"a_method_of_a_rather_long_name_{number}" for number in range(9))
+    for runs in (tangle(), tangle(long), [run(), *(half(method=method) for method in long)]):
+        drawn = {picture.name: picture.figure for picture in figures(summarize(runs))}
+        for name in ("image_auroc", "tradeoff_macs_used"):
+            figure = drawn[name]
+            ranges = {(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}
+            assert (len(figure.axes), len(ranges)) == (3 if len(runs) > 10 else 1, 1)
+            (legend,) = figure.legends
+            assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_a_pixel_curve_has_points() -> None:

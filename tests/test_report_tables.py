@@ -10,8 +10,8 @@ from report_rows import half, run
 import reports
 from reports import ReportError, Run, frame, render, summary_text, terminal_columns, terminal_table
 from reports.columns import COLUMNS, column
-from reports.figure_style import styles
 from reports.frame import FIELDS
+from reports.series import styles
 from reports.summary import summarize
 from reports.table import same_everywhere, summary_table
 

@@ -4,12 +4,17 @@ const ratios = [...new Set(report.settings.filter((each) => !each.dense && each.
 const view = {
   dataset: report.datasets[0],
   metric: report.metrics[0].name,
+  panel: report.mainPanel, // of those that treatments have, where all lines in one would be a tangle
   category: "",
   ratio: ratios.reduce((best, each) => (best === null || Math.abs(each - 0.5) < Math.abs(best - 0.5) ? each : best), null),
   hidden: new Set(),
 };
+const TAGGED = 4; // lines of a plot that can each have the ratio at every point
 const titleOf = (name) => report.metrics.find((each) => each.name === name).title;
-const seen = () => report.settings.filter((each) => each.dataset === view.dataset && !view.hidden.has(each.series));
+const isHidden = (each) => view.hidden.has(report.series[each.series].look);
+const inPanel = (each) => view.panel === null || each.panels.includes(view.panel);
+const inAnyPanel = () => report.settings.filter((each) => each.dataset === view.dataset && !isHidden(each));
+const seen = () => inAnyPanel().filter(inPanel);
 const tone = (series) => `tone-${report.series[series].tone ?? "origin"}`;
 
 function told(setting, ...more) {
@@ -30,14 +35,15 @@ function lines(settings) {
 
 function tradeoff(figure, cost) {
   const about = report.costs.find((each) => each.name === cost);
-  const settings = seen().filter((each) => each.values[cost] > 0 && view.metric in each.values);
+  const known = inAnyPanel().filter((each) => each.values[cost] > 0 && view.metric in each.values);
+  const settings = known.filter(inPanel);
   if (!settings.length) return empty(figure);
-  const costs = settings.map((each) => each.values[cost]);
+  const costs = known.map((each) => each.values[cost]); // one scale for all panels, so that they compare
   const log = Math.max(...costs) > 4 * Math.min(...costs);
   const range = log ? [Math.min(...costs) / 1.5, Math.max(...costs) * 1.6] : around(costs, 0.02 * Math.max(...costs));
   const area = plot(figure, {
     x: { range, log, unit: about.unit, title: `${about.title} \u2192` },
-    y: { range: around(settings.map((each) => each.values[view.metric]), 0.01), title: `\u2191 ${titleOf(view.metric)}` },
+    y: { range: around(known.map((each) => each.values[view.metric]), 0.01), title: `\u2191 ${titleOf(view.metric)}` },
   });
   const place = (each) => [area.x(each.values[cost]), area.y(each.values[view.metric])];
   const front = [];
@@ -49,25 +55,31 @@ function tradeoff(figure, cost) {
   }
   area.svg.append(shape("path", { class: "front", d: path(front) }));
   const spots = [];
+  const tags = shape("g");
+  const many = lines(settings).length > TAGGED;
+  const highest = new Map([...settings].sort((a, b) => a.values[view.metric] - b.values[view.metric]).map((each) => [each.ratioText, each]));
   for (const [series, line, own] of lines(settings)) {
     const group = shape("g", { class: tone(series) }, shape("path", { class: "thread", d: path(line.map(place)) }));
     for (const each of own) {
       const [x, y] = place(each);
       group.append(marker(report.series[series].marker, 5.5, [x, y]));
-      if (area.right > 380) group.append(shape("text", { class: "tag", x: x + 9, y: y + 4 }, each.ratioText));
+      const at = many ? { x, y: y - 10, "text-anchor": "middle" } : { x: x + 9, y: y + 4 };
+      if (area.right > 380 && (!many || highest.get(each.ratioText) === each)) tags.append(shape("text", { class: "tag", ...at }, each.ratioText));
       spots.push({ at: [x, y], lines: told(each) });
     }
     area.svg.append(group);
   }
+  area.svg.append(tags);
   show(figure, area.svg, spots, `${titleOf(view.metric)} against ${about.title}, on ${view.dataset}`);
 }
 
 function against(figure, metric) {
-  const settings = seen().filter((each) => each.ratio !== null && metric in each.values);
+  const known = inAnyPanel().filter((each) => each.ratio !== null && metric in each.values);
+  const settings = known.filter(inPanel);
   if (!settings.length) return empty(figure);
-  const reach = settings.flatMap((each) => [each.values[metric] - (each.spreads[metric] ?? 0), each.values[metric] + (each.spreads[metric] ?? 0)]);
+  const reach = known.flatMap((each) => [each.values[metric] - (each.spreads[metric] ?? 0), each.values[metric] + (each.spreads[metric] ?? 0)]);
   const area = plot(figure, {
-    x: { range: [-0.02, Math.max(0.1, ...settings.map((each) => each.ratio)) + 0.03], title: "ratio: share of channels removed \u2192" },
+    x: { range: [-0.02, Math.max(0.1, ...known.map((each) => each.ratio)) + 0.03], title: "ratio: share of channels removed \u2192" },
     y: { range: around(reach, 0.01), title: `\u2191 ${titleOf(metric)}` },
   });
   const place = (each) => [area.x(each.ratio), area.y(each.values[metric])];
@@ -175,19 +187,20 @@ function picker(title, options, value, choose) {
 }
 
 function legend() {
-  const shown = new Set(report.settings.filter((each) => each.dataset === view.dataset).map((each) => each.series));
+  const here = report.settings.filter((each) => each.dataset === view.dataset && inPanel(each));
+  const looks = new Map(here.map((each) => [report.series[each.series].look, each.series]));
   const chips = document.createElement("div");
   chips.className = "chips";
-  for (const series of shown) {
+  for (const [look, series] of looks) {
     const swatch = shape("svg", { viewBox: "-9 -9 18 18", width: 16, height: 16, class: tone(series), "aria-hidden": "true" }, marker(report.series[series].marker, 6));
     const chip = document.createElement("button");
     chip.type = "button";
     chip.append(swatch, report.series[series].label);
-    chip.setAttribute("aria-pressed", String(!view.hidden.has(series)));
-    chip.dataset.series = series;
+    chip.setAttribute("aria-pressed", String(!view.hidden.has(look)));
+    chip.dataset.look = look;
     chip.addEventListener("click", () => {
-      view.hidden[view.hidden.has(series) ? "delete" : "add"](series);
-      for (const same of document.querySelectorAll(`.chips [data-series="${series}"]`)) same.setAttribute("aria-pressed", String(!view.hidden.has(series)));
+      view.hidden[view.hidden.has(look) ? "delete" : "add"](look);
+      for (const same of document.querySelectorAll(`.chips [data-look="${look}"]`)) same.setAttribute("aria-pressed", String(!view.hidden.has(look)));
       redraw();
     });
     chips.append(chip);
@@ -205,7 +218,13 @@ function controls() {
     controls();
   });
   const accuracy = picker("accuracy against cost", metrics.map((each) => [each.name, each.title]), view.metric, (value) => { view.metric = value; });
-  bar.replaceChildren(...(report.datasets.length > 1 ? [datasets] : []), ...(metrics.length > 1 ? [accuracy] : []), legend());
+  const treatment = picker("after the cut", report.panels.map((each, place) => [String(place), each]), view.panel, (value) => {
+    view.panel = Number(value);
+    controls();
+  });
+  bar.replaceChildren(
+    ...(report.datasets.length > 1 ? [datasets] : []), ...(report.panels.length ? [treatment] : []), ...(metrics.length > 1 ? [accuracy] : []), legend(),
+  );
   bar.hidden = false;
   const own = document.getElementById("curve-controls");
   if (!own) return;

@@ -13,7 +13,7 @@ function shape(name, attributes = {}, ...inside) {
 
 const trimmed = (value, digits) => String(Number(value.toPrecision(digits)));
 const UNITS = {
-  count: (value) => (value >= 1e9 ? `${trimmed(value / 1e9, 3)} G` : value >= 1e5 ? `${trimmed(value / 1e6, 3)} M` : trimmed(value, 3)),
+  count: (value) => (value >= 1e9 ? `${trimmed(value / 1e9, 3)} G` : value >= 1e5 ? `${trimmed(value / 1e6, 3)} M` : value >= 1e4 ? Number(value.toPrecision(3)).toLocaleString("en") : trimmed(value, 3)),
   bytes: (value) => (value >= 1e9 ? `${trimmed(value / 1e9, 3)} GB` : value >= 1e6 ? `${trimmed(value / 1e6, 3)} MB` : `${trimmed(value / 1e3, 3)} kB`),
   ms: (value) => `${trimmed(value, 3)} ms`,
 };
