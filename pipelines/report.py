@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from anomaly.progress import Track, quiet
 from compress.errors import CompressError
 from compress.files import atomic_write
 from pipelines.results import read_results
@@ -14,7 +15,7 @@ PAGE = "index.html"
 
 
 def write_report(
-    results: Path, output: Path, *, command: str, formats: Collection[str] = USUAL
+    results: Path, output: Path, *, command: str, formats: Collection[str] = USUAL, track: Track = quiet
 ) -> tuple[Summary, list[tuple[str, str]]]:
     """Write the report of all rows in `results` to `output`.
 
@@ -26,7 +27,7 @@ def write_report(
         ReportError: no result to report, an unknown format, or one whose package is not installed.
     """
     check_formats(formats)
-    runs, failures = read_results(results)
+    runs, failures = read_results(results, track=track)
     summary = summarize(runs)
     for name, content in render(runs, failures, command, formats=formats, summary=summary).items():
         file = output / name

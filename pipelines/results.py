@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anomaly.progress import Track, quiet
 from compress.errors import CompressError, some_of
 from compress.files import atomic_write, require_file
 from pipelines.evidence import Evidence, evidence_file, read_evidence, write_evidence
@@ -112,7 +113,7 @@ def is_finished(folder: Path, name: str, key: str) -> bool:
         return False  # missing, damaged or of another make: run it
 
 
-def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+def read_results(folder: Path, *, track: Track = quiet) -> tuple[list[Run], list[tuple[str, str]]]:
     """All results in `folder`, and (name, reason) of the runs that failed and the files that were left out.
 
     Raises:
@@ -122,7 +123,8 @@ def read_results(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
         raise CompressError(f"no results folder {folder}: compress sweep -o {folder} makes one")
     runs: list[Run] = []
     failures: list[tuple[str, str]] = []
-    for file in sorted(folder.glob("*.json")):
+    files = sorted(folder.glob("*.json"))
+    for file in track(files, "reading results", len(files)):
         found, left_out = read_rows(file)
         runs += found
         failures += left_out

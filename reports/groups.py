@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -86,17 +87,25 @@ class Group:
     setting: Setting
     runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         return [run.row for run in self.runs]
 
-    @property
+    @cached_property
     def categories(self) -> list[str]:
         return sorted({text(row, "category") for row in self.rows})
 
     @property
     def seeds(self) -> list[str]:
-        return sorted({text(row, "seed") for row in self.rows})
+        return list(self._of_seeds)
+
+    @cached_property
+    def _of_seeds(self) -> dict[str, list[Row]]:
+        """The rows of each seed, in the order of the seeds."""
+        found = defaultdict(list)
+        for row in self.rows:
+            found[text(row, "seed")].append(row)
+        return dict(sorted(found.items()))
 
     def per_category(self, name: str) -> dict[str, float]:
         """The mean over the rows of each category that has a value."""
@@ -114,7 +123,7 @@ class Group:
         A sweep may have stopped half-way, and the mean over other categories differs by more than a seed does. Seeds
         that share no category with the one that has most of them are left out.
         """
-        of_seeds = [_means([r for r in self.rows if text(r, "seed") == seed], name) for seed in self.seeds]
+        of_seeds = [_means(rows, name) for rows in self._of_seeds.values()]
         counted: list[dict[str, float]] = []
         shared: set[str] = set()
         for values in sorted(filter(None, of_seeds), key=len, reverse=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import listed
-from pipelines.console import command_line, note, print_line, print_text_table, refuse_in_one_line
+from pipelines.console import ProgressBars, command_line, note, print_line, print_text_table, refuse_in_one_line
 
 
 @refuse_in_one_line
@@ -39,7 +39,8 @@ def make_report(runs: Path, output: Path, formats: tuple[str, ...] | None = None
     from reports import FORMATS, USUAL, terminal_table
 
     chosen = FORMATS if formats == ("all",) else formats or USUAL
-    summary, left_out = write_report(runs, output, command=command_line(), formats=chosen)
+    with ProgressBars() as bars:
+        summary, left_out = write_report(runs, output, command=command_line(), formats=chosen, track=bars.track)
     for name, reason in left_out:
         note(f"{name}: {reason}")
     print_text_table(terminal_table(summary))
