@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from reports import ReportError
+from reports import ReportError, significance
 from reports.significance import BLOCK, Paired, _draws, auroc, paired_difference
 
 
@@ -89,18 +89,30 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_resamples_are_drawn_in_blocks_each_with_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn_at_once = []
+    drawn_at_once: dict[tuple[object, ...], None] = {}  # in their order; the two detectors ask for the same
 
     def noted(count: int, resamples: int, *stream: int) -> NDArray[np.int64]:
-        drawn_at_once.append((count, resamples, stream))
+        drawn_at_once[count, resamples, stream] = None
         return _draws(count, resamples, *stream)
 
     monkeypatch.setattr("reports.significance._draws", noted)
     found = paired_difference([drawn(30, 40, shift=0.2)], resamples=2 * BLOCK + 5)
     assert [size for count, size, _ in drawn_at_once if count == 30] == [BLOCK, BLOCK, 5]
-    assert len(set(drawn_at_once)) == 6
+    assert len(drawn_at_once) == 6
     assert found.low < found.value < found.high
     assert (_draws(30, BLOCK, 0, 0, 0) != _draws(30, BLOCK, 0, 0, 1)).any()
+
+
+def test_a_run_that_meets_several_others_is_resampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, others = drawn(30, 40, shift=0.2), [drawn(30, 40, shift=shift) for shift in (0.1, 0.3, 0.4)]
+    whole = [Paired(first.labels, first.first, other.second) for other in others]
+    apart = [paired_difference([pair]) for pair in whole]
+    significance._resampled.cache_clear()
+    computed = []
+    aurocs = significance._aurocs
+    monkeypatch.setattr(significance, "_aurocs", lambda *given: computed.append(len(given[2])) or aurocs(*given))
+    assert [paired_difference([pair]) for pair in whole] == apart
+    assert computed.count(BLOCK) == 2 * 4  # two blocks of four runs, of which one is in all three pairs
 
 
 def test_p_is_the_interval_inverted() -> None:
