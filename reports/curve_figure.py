@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.curves import KINDS, CurveKind, category_curves, mean_curves
-from reports.figure_style import AXIS, INK, calm, legend, new_figure
+from reports.figure_style import AXIS, INK, Style, calm, legend, new_figure
 from reports.groups import Group
 from reports.scores import Floats
-from reports.series import is_in, main_panel, name, series_of, styles
+from reports.series import Treatment, by_preference, is_in, label_in_panel, series_of, styles
 from reports.summary import Summary
 
 SHOWN_RATIO = 0.5  # of each series the setting nearest to it
 
 
-def curve_figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
-    """(dataset, figure) of each dataset with scores: curves are means over categories."""
-    all_styles, panel = styles(summary), main_panel(summary)
-    shown = [group for group in summary.groups if is_in(group, panel)]
-    for dataset in dict.fromkeys(group.setting.dataset for group in shown):
-        here = [group for group in shown if group.setting.dataset == dataset]
-        curves = {group: mean_curves(category_curves(group).values()) for group in near_ratio(here)}
-        curves = {group: found for group, found in curves.items() if found}
-        kinds = [kind for kind in KINDS if any(kind.name in found for found in curves.values())]
+def curve_figures(summary: Summary) -> Iterator[tuple[str, Treatment | None, Figure]]:
+    """(dataset, panel, figure) of each dataset with scores: curves are means over categories, of one treatment if all
+    would be a tangle."""
+    all_styles = styles(summary)
+    for dataset in dict.fromkeys(group.setting.dataset for group in summary.groups):
+        here = [group for group in summary.groups if group.setting.dataset == dataset]
+        known = {group: found for group in here if (found := mean_curves(category_curves(group).values()))}
+        panel = next((each for each in by_preference(summary) if _has_pruned(known, each)), None)
+        shown = near_ratio([group for group in known if is_in(group, panel)])
+        kinds = [kind for kind in KINDS if any(kind.name in known[group] for group in shown)]
         if not kinds:
             continue
         down = (len(kinds) + 1) // 2
         figure = new_figure(11.0, 0.6 + 4.6 * down)
+        looks = {group: all_styles[series_of(group)]._replace(label=label_in_panel(summary, group)) for group in shown}
         for place, kind in enumerate(kinds, start=1):
             axes = figure.add_subplot(down, 2, place)
             _axes(axes, kind)
-            for group, found in curves.items():
-                if kind.name in found:
-                    _line(axes, kind, found[kind.name], all_styles[series_of(group)].colour, group)
-        legend(
-            figure, [all_styles[series_of(group)]._replace(marker="", label=name(summary, group)) for group in curves]
-        )
-        yield dataset, figure
+            for group, style in looks.items():
+                if kind.name in known[group]:
+                    _line(axes, kind, known[group][kind.name], style, group)
+        legend(figure, [style._replace(marker="") for style in looks.values()])
+        yield dataset, panel, figure
+
+
+def _has_pruned(groups: Iterable[Group], panel: Treatment) -> bool:
+    return any(not group.setting.dense and is_in(group, panel) for group in groups)
 
 
 def near_ratio(groups: list[Group], ratio: float = SHOWN_RATIO) -> list[Group]:
@@ -66,6 +70,6 @@ def _axes(axes: Axes, kind: CurveKind) -> None:
         axes.plot([0, 1], [0, 1], color=AXIS, lw=1, ls=(0, (2, 3)), zorder=1)
 
 
-def _line(axes: Axes, kind: CurveKind, y: Floats, colour: str, group: Group) -> None:
+def _line(axes: Axes, kind: CurveKind, y: Floats, style: Style, group: Group) -> None:
     dense = group.setting.dense
-    axes.plot(kind.x, y, color=colour, lw=2.2 if dense else 1.7, ls=":" if dense else "-", zorder=4 if dense else 3)
+    axes.plot(kind.x, y, color=style.colour, lw=2.2 if dense else 1.7, ls=style.line, zorder=4 if dense else 3)

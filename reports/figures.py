@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -30,10 +30,12 @@ from reports.figure_style import (
     svg,
 )
 from reports.groups import Group
-from reports.series import Series, is_in, main_panel, panels, series_of, styles
+from reports.series import Series, is_in, panels, series_of, styles
 from reports.summary import Summary
 
-Draw = Callable[[Axes, Mapping[Group, float], Mapping[Series, Style]], None]
+Draw = Callable[
+    [Axes, Mapping[Group, float], Sequence[Group], Mapping[Series, Style]], None
+]  # scaled to fit all groups
 COSTS = (
     ("macs_used", "multiply-accumulates the detector runs, one image"),
     ("params_used", "parameters the detector runs"),
@@ -81,7 +83,7 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
         return None
     spreads = {group: mean.spread for group in values if (mean := group.mean(name)) and mean.spread}
 
-    def draw(axes: Axes, here: Mapping[Group, float], shown: Mapping[Series, Style]) -> None:
+    def draw(axes: Axes, here: Mapping[Group, float], scaled: Sequence[Group], shown: Mapping[Series, Style]) -> None:
         for series, line in _lines(here).items():
             style = shown[series]
             xs, ys = [group.setting.ratio or 0.0 for group in line], [here[group] for group in line]
@@ -97,7 +99,7 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
                     yerr=[spreads[group] for group in own], fmt="none", ecolor=style.colour, elinewidth=1.2, zorder=2,
                 )  # fmt: skip
         axes.set_xlabel("ratio: share of channels removed")
-        axes.set_xlim(-0.03, max(0.1, *(group.setting.ratio or 0.0 for group in here)) + 0.03)
+        axes.set_xlim(-0.03, max(0.1, *(group.setting.ratio or 0.0 for group in scaled)) + 0.03)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
     return Picture(
@@ -119,7 +121,7 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
     if not values:
         return None
 
-    def draw(axes: Axes, here: Mapping[Group, float], shown: Mapping[Series, Style]) -> None:
+    def draw(axes: Axes, here: Mapping[Group, float], scaled: Sequence[Group], shown: Mapping[Series, Style]) -> None:
         for series, line in _lines(here).items():
             style = shown[series]
             axes.plot(
@@ -141,7 +143,7 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
         axes.step(
             [x for x, _ in front], [y for _, y in front], where="post", color=AXIS, lw=1, ls=(0, (4, 3)), zorder=1
         )
-        cost_axis(axes, [costs[group] for group in here], cost.format)
+        cost_axis(axes, [costs[group] for group in scaled], cost.format)
         axes.set_xlabel(axis)
 
     title = f"{_sentence(auroc.title)} against {cost.title}"
@@ -174,7 +176,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel: str) -> Figure:
-    """A panel per dataset, or per dataset and treatment, on one scale; a single legend above."""
+    """A panel per dataset, or per dataset and treatment, those of a dataset on one scale; a single legend above."""
     all_styles = styles(summary)
     datasets, treatments = _datasets(values), panels(summary)
     across = min(len(treatments), 3) or min(len(datasets), 2)
@@ -188,7 +190,7 @@ def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel:
             first = axes = figure.add_subplot(down, across, at + 1, sharex=first, sharey=first)
             calm(axes)
             axes.margins(y=0.14)
-            draw(axes, {group: values[group] for group in own if is_in(group, treatment)}, all_styles)
+            draw(axes, {group: values[group] for group in own if is_in(group, treatment)}, own, all_styles)
             axes.set_ylabel(ylabel)
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
             title = f"{dataset}: {treatment.title(summary.shown)}" if treatment else dataset
@@ -257,8 +259,7 @@ def _stage_times(summary: Summary) -> Picture | None:
 
 def _curves(summary: Summary) -> list[Picture]:
     found = []
-    panel = main_panel(summary)
-    for place, (dataset, figure) in enumerate(curve_figures(summary)):
+    for place, (dataset, panel, figure) in enumerate(curve_figures(summary)):
         title = f"ROC, precision-recall and PRO curves on {dataset}"
         title += f": {panel.title(summary.shown)}" if panel else ""
         told = f"{title}, means over categories: the origin and each method at the ratio nearest to 0.5."

@@ -11,7 +11,7 @@ from reports.figures import COSTS, METRICS
 from reports.groups import Group
 from reports.runs import sane
 from reports.scores import Floats
-from reports.series import Series, is_in, main_panel, panels, series_of, styles
+from reports.series import Series, by_preference, is_in, panels, series_of, styles
 from reports.summary import Summary
 from reports.table import value_cell
 
@@ -29,7 +29,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
     all_styles = styles(summary)
     order = list(all_styles)
     looks = list(dict.fromkeys(all_styles.values()))
-    treatments, main = panels(summary), main_panel(summary)
+    treatments = panels(summary)
     curves = _curves(summary)
     dense = {
         _network(group): place for place, group in reversed(list(enumerate(summary.groups))) if group.setting.dense
@@ -41,7 +41,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
         "stages": [stage for _, stage in STAGES],
         "kinds": [_kind(kind) for kind in KINDS],
         "panels": [plain(treatment.title(summary.shown), 60) for treatment in treatments],
-        "mainPanel": treatments.index(main) if main else None,
+        "preferred": [treatments.index(each) for each in by_preference(summary)],
         "series": [_series(series, style) | {"look": looks.index(style)} for series, style in all_styles.items()],
         "settings": [
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -19,8 +20,7 @@ class Treatment(NamedTuple):
 
     def title(self, shown: Collection[str]) -> str:
         """Its words, of the keys that are `shown` because the runs differ in them."""
-        recover = "no recovery" if self.recover in ("none", NA) else self.recover
-        words = {"recover": recover, "precision": self.precision}
+        words = {"recover": "no recovery" if self.recover == "none" else self.recover, "precision": self.precision}
         return ", ".join(word for key, word in words.items() if key in shown)
 
 
@@ -40,7 +40,8 @@ class Series(NamedTuple):
 def series_of(group: Group) -> Series:
     setting = group.setting
     method = "none" if setting.dense else setting.method
-    return Series(setting.arch, method, setting.scope, Treatment(setting.recover, setting.precision))
+    recover = "none" if setting.recover == NA else setting.recover  # rows of earlier versions have no such field
+    return Series(setting.arch, method, setting.scope, Treatment(recover, setting.precision))
 
 
 def panels(summary: Summary) -> tuple[Treatment, ...]:
@@ -50,8 +51,8 @@ def panels(summary: Summary) -> tuple[Treatment, ...]:
     for each cut.
     """
     pruned = dict.fromkeys(series_of(group) for group in summary.groups if not group.setting.dense)
-    treatments = dict.fromkeys(series.treatment for series in pruned)
-    if len(pruned) <= len(PALETTE) or len(treatments) == 1 or len({series.cut for series in pruned}) == 1:
+    treatments = Counter(series.treatment for series in pruned)
+    if len(pruned) <= len(PALETTE) or len(treatments) == 1 or max(treatments.values()) == 1:
         return ()
     floats = _in_float(summary)
     return tuple(sorted(treatments, key=lambda each: (each.recover != "none", each.recover, each not in floats)))
@@ -59,19 +60,17 @@ def panels(summary: Summary) -> tuple[Treatment, ...]:
 
 def is_in(group: Group, panel: Treatment | None) -> bool:
     """Whether `group` is drawn in the panel; None has all. Dense networks are in each, for comparison."""
-    return panel is None or group.setting.dense or _treated(group) == panel
+    return panel is None or group.setting.dense or series_of(group).treatment == panel
 
 
-def main_panel(summary: Summary) -> Treatment | None:
-    """The one to show where there is room for one: recovered and in float, if there is such."""
-    found = panels(summary)
+def by_preference(summary: Summary) -> list[Treatment]:
+    """The panels in the order in which to show one where there is room for one: recovered before not, then in float."""
     floats = _in_float(summary)
-    recovered = [each for each in found if each.recover not in ("none", NA)]
-    return next((each for each in (*recovered, *found) if each in floats), found[0] if found else None)
+    return sorted(panels(summary), key=lambda each: (each.recover == "none", each not in floats))
 
 
-def name(summary: Summary, group: Group, *, ratio: bool = True) -> str:
-    """The setting in the words that tell it from the others of its figure; a treatment is told by its panel."""
+def label_in_panel(summary: Summary, group: Group, *, ratio: bool = True) -> str:
+    """The setting in the words that tell it from the others of its panel; the treatment is told by the panel."""
     told = bool(panels(summary)) and not group.setting.dense
     shown = summary.shown - {"recover", "precision"} if told else summary.shown
     return group.setting.label(shown, arch=len({each.setting.arch for each in summary.groups}) > 1, ratio=ratio)
@@ -91,12 +90,12 @@ def styles(summary: Summary) -> dict[Series, Style]:
         if series in found:
             continue
         if group.setting.dense:
-            found[series] = Style(name(summary, group), QUIET, MARKERS[dense % len(MARKERS)], ":")
+            found[series] = Style(label_in_panel(summary, group), QUIET, MARKERS[dense % len(MARKERS)], ":")
             dense += 1
             continue
         turn = turns.setdefault(series.cut if split else series, len(turns))
         found[series] = Style(
-            name(summary, group, ratio=False),
+            label_in_panel(summary, group, ratio=False),
             PALETTE[turn % len(PALETTE)],
             MARKERS[turn % len(MARKERS)],
             LINES[turn // len(PALETTE) % len(LINES)],
@@ -105,8 +104,4 @@ def styles(summary: Summary) -> dict[Series, Style]:
 
 
 def _in_float(summary: Summary) -> set[Treatment]:
-    return {_treated(group) for group in summary.groups if not group.setting.quantized}
-
-
-def _treated(group: Group) -> Treatment:
-    return series_of(group).treatment
+    return {series_of(group).treatment for group in summary.groups if not group.setting.quantized}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -109,31 +108,17 @@ def _block(categories: Sequence[Paired], resamples: int, seed: int, block: int) 
     for place, pair in enumerate(categories):
         for sign, scores in ((-1, pair.first), (1, pair.second)):
             for run in scores:
-                kept = _Resampling(pair.labels.tobytes(), run.tobytes(), run.dtype.str, resamples, seed, place, block)
-                draws += sign * _resampled(kept) / len(scores) / len(categories)
+                asked = (pair.labels.tobytes(), run.tobytes(), run.dtype.str, resamples, seed, place, block)
+                draws += sign * _resampled(*asked) / len(scores) / len(categories)
     return draws
 
 
-class _Resampling(NamedTuple):
-    """One run under the resamples of a category's `place`, as what a cache can be asked by."""
-
-    labels: bytes
-    scores: bytes
-    kind: str
-    resamples: int
-    seed: int
-    place: int
-    block: int
-
-
-@lru_cache(maxsize=2048)  # an origin is held against all its settings; 8 kB each
-def _resampled(asked: _Resampling) -> Floats:
-    labels, scores = np.frombuffer(asked.labels, dtype=bool), np.frombuffer(asked.scores, dtype=asked.kind)
+@lru_cache(maxsize=512)  # an origin is held against all its settings; 8 kB each, and 5 to 9 bytes for an image
+def _resampled(labelled: bytes, scored: bytes, kind: str, resamples: int, seed: int, place: int, block: int) -> Floats:
+    """The AUROC (resamples,) of a run in the category of that place, given as what a cache can be asked by."""
+    labels, scores = np.frombuffer(labelled, dtype=bool), np.frombuffer(scored, dtype=kind)
     counts = int((~labels).sum()), int(labels.sum())
-    good, defective = (
-        _draws(count, asked.resamples, asked.seed, 2 * asked.place + kind, asked.block)
-        for kind, count in enumerate(counts)
-    )
+    good, defective = (_draws(count, resamples, seed, 2 * place + which, block) for which, count in enumerate(counts))
     return _aurocs(labels, scores, good, defective)
 
 

@@ -198,6 +198,14 @@ def test_features_that_have_collapsed_are_told_apart_in_float32(monkeypatch: pyt
     assert sum(measured) <= 20
 
 
+@pytest.mark.parametrize("far", [0.0, 30.0, 300.0])
+def test_the_covering_radius_does_not_depend_on_the_origin(far: float) -> None:
+    features = _cloud(3000, 8) * 0.01 + far
+    chosen = greedy_coreset(features, 100, seed=0)
+    true = torch.cdist(features.double(), features[chosen.indices].double()).amin(dim=1).max()
+    assert covering_radius(features, features[chosen.indices]) == pytest.approx(float(true), rel=1e-3)
+
+
 def test_an_outlier_does_not_hide_the_distances_of_the_others() -> None:
     rows = torch.cat([_cloud(200, 4), torch.full((1, 4), 1e5)])
     picks = greedy_coreset(rows, 30, seed=3).indices.tolist()

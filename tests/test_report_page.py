@@ -199,9 +199,26 @@ def test_a_tangle_of_lines_is_shown_one_treatment_at_a_time(chromium: Browser, t
     assert (chips, points) == ("origin fp32 dense int8 batch_norm lcp magnitude", 8)
     chosen = "document.querySelector('#controls select')"
     assert chromium.run(f"{chosen}.selectedOptions[0].text") == "distill, fp32"
-    chromium.run(f"(() => {{ {chosen}.value = 2; {chosen}.dispatchEvent(new Event('change')); }})()")
+    chromium.run(f"(() => {{ {chosen}.focus(); {chosen}.value = 2; {chosen}.dispatchEvent(new Event('change')); }})()")
+    assert chromium.run(f"document.activeElement === {chosen}"), "the arrow keys go through the treatments"
     assert chromium.run(told) == [chips, 8, ticks]  # on the same scale
     chromium.run("document.querySelector('#controls .chips button:last-child').click()")
     chromium.run(f"(() => {{ {chosen}.value = 0; {chosen}.dispatchEvent(new Event('change')); }})()")
     assert chromium.run(told)[1] == 6, "hidden there too"
+    assert chromium.run("document.querySelectorAll('figure.wide[data-kind=ratio]').length") == 0
+    assert not chromium.complaints
+
+
+def test_a_dataset_has_the_treatments_that_it_was_run_with(chromium: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    elsewhere = [Run(ORIGIN | HALF | {"dataset": "elsewhere", "method": name}) for name in ("lcp", "magnitude")]
+    file.write_bytes(render([*tangle(), *elsewhere], [], "x")["index.html"])
+    chromium.open(file)
+    pickers = "[...document.querySelectorAll('#controls label')].map((each) => each.firstChild.textContent)"
+    data = "document.querySelector('#controls select')"
+    points = "document.querySelectorAll('figure[data-of=image_auroc] .point').length"
+    for dataset, offered, shown in (("elsewhere", False, 2), ("tiles", True, 8)):
+        chromium.run(f"(() => {{ {data}.value = '{dataset}'; {data}.dispatchEvent(new Event('change')); }})()")
+        assert ("after the cut" in chromium.run(pickers)) == offered
+        assert chromium.run(points) == shown
     assert not chromium.complaints

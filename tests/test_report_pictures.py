@@ -13,7 +13,7 @@ from report_rows import example_images, half, run, tangle
 from reports import Examples, ReportError, Run, Scores, outlined, overlay, render
 from reports.figures import figures
 from reports.heatmap import jpeg
-from reports.series import Treatment, is_in, main_panel, panels, series_of, styles
+from reports.series import Treatment, by_preference, is_in, panels, series_of, styles
 from reports.summary import summarize
 
 
@@ -54,7 +54,7 @@ def test_more_lines_than_colours_get_a_panel_for_each_treatment() -> None:
     summary = summarize(tangle())
     none, recovered, quantized = Treatment("none", "fp32"), Treatment("distill", "fp32"), Treatment("distill", "int8")
     assert panels(summary) == (none, recovered, quantized)
-    assert main_panel(summary) == recovered
+    assert by_preference(summary) == [recovered, quantized, none]
     assert [panel.title(summary.shown) for panel in panels(summary)] == [
         "no recovery, fp32",
         "distill, fp32",
@@ -71,9 +71,53 @@ def test_more_lines_than_colours_get_a_panel_for_each_treatment() -> None:
 def test_few_lines_share_a_panel() -> None:
     summary = summarize(tangle(("magnitude", "lcp")))
     assert panels(summary) == ()
-    assert main_panel(summary) is None
+    assert by_preference(summary) == []
     assert all(is_in(group, None) for group in summary.groups)
     assert len(set(styles(summary).values())) == 8, "an own look for each"
+
+
+def test_one_treatment_for_each_method_needs_no_panels() -> None:
+    slim = [half(method=f"method{number}", recover=f"recovery{number}") for number in range(9)]
+    assert panels(summarize([run(), *slim])) == ()
+
+
+def test_rows_without_a_recovery_are_not_recovered() -> None:
+    """Rows of earlier versions have no such field."""
+    old = [half(method=method, recover=None) for method in ("random", "taylor")]
+    assert panels(summarize([*tangle(), *old])) == panels(summarize(tangle()))
+
+
+def test_a_panel_without_runs_is_empty() -> None:
+    elsewhere = [half(dataset="elsewhere", method=method, recover="none") for method in ("magnitude", "lcp")]
+    drawn = {picture.name: picture.figure for picture in figures(summarize([*tangle(), *elsewhere]))}
+    for name in ("image_auroc", "tradeoff_file_bytes", "tradeoff_ms_total"):
+        titles = [axes.get_title(loc="left") for axes in drawn[name].axes]
+        treatments = ("no recovery, fp32", "distill, fp32", "distill, int8")
+        assert titles == [f"{dataset}: {each}" for dataset in ("elsewhere", "tiles") for each in treatments]
+
+
+def test_the_scale_of_the_panels_has_room_for_all_of_them() -> None:
+    far = half(method="lcp", ratio=0.9, recover="none", image_auroc=0.6, file_bytes=100_000, macs_used=1e7)
+    drawn = {picture.name: picture.figure for picture in figures(summarize([*tangle(), far]))}
+    for name, values in (("image_auroc", (0, 0.9)), ("tradeoff_file_bytes", (1e5, 11.2e6))):
+        for axes in drawn[name].axes:
+            low, high = axes.get_xlim()
+            assert low < values[0] < values[1] < high
+        assert len({axes.get_xscale() for axes in drawn[name].axes}) == 1
+
+
+def test_curves_are_those_of_a_treatment_that_has_scores() -> None:
+    labels = np.arange(20) % 2 == 0
+    heat = np.zeros((20, 6, 8), np.uint8)
+    scores = Scores([f"{n}.png" for n in range(20)], labels, np.arange(20, dtype=np.float32), heat, 0.0, 1.0, None)
+    runs = [
+        Run(each.row, None, scores if each.row["recover"] == "none" and each.row["ratio"] else None)
+        for each in tangle()
+    ]
+    (curves,) = [picture for picture in figures(summarize(runs)) if picture.kind == "curves"]
+    assert curves.title.endswith("on tiles: no recovery, fp32")
+    (legend,) = curves.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["batch_norm 0.5", "lcp 0.5", "magnitude 0.5"]
 
 
 def test_panels_have_one_scale_and_a_legend_within_the_figure() -> None:

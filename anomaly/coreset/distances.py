@@ -20,13 +20,16 @@ def nearest_squared(rows: Tensor, row_norms: Tensor, centres: Tensor, centre_nor
 
 def distances_to(rows: Rows, centres: Tensor, *, track: Track = quiet) -> Tensor:
     """Distances (N,) of all `rows` (N, D) to their nearest among `centres` (K, D)."""
+    origin = centres.mean(dim=0)  # rounding grows with the distance to it (see `anomaly.coreset.greedy`)
+    centres = centres - origin
     centre_norms = centres.square().sum(dim=1)
     block = max(1, min(_BLOCK, _CELLS // len(centres)))
     found = []
     starts = range(0, len(rows), _STRETCH)
     for start in track(starts, "distances", len(starts)):
         for part in torch.split(rows[start : start + _STRETCH].to(centres.device), block):
-            found.append(nearest_squared(part, part.square().sum(dim=1), centres, centre_norms))
+            moved = part - origin
+            found.append(nearest_squared(moved, moved.square().sum(dim=1), centres, centre_norms))
     return torch.cat(found).clamp_min_(0).sqrt_()
 
 

@@ -4,7 +4,7 @@ const ratios = [...new Set(report.settings.filter((each) => !each.dense && each.
 const view = {
   dataset: report.datasets[0],
   metric: report.metrics[0].name,
-  panel: report.mainPanel, // of those that treatments have, where all lines in one would be a tangle
+  panel: null, // of those that treatments have, where all lines in one would be a tangle
   category: "",
   ratio: ratios.reduce((best, each) => (best === null || Math.abs(each - 0.5) < Math.abs(best - 0.5) ? each : best), null),
   hidden: new Set(),
@@ -15,6 +15,13 @@ const isHidden = (each) => view.hidden.has(report.series[each.series].look);
 const inPanel = (each) => view.panel === null || each.panels.includes(view.panel);
 const inAnyPanel = () => report.settings.filter((each) => each.dataset === view.dataset && !isHidden(each));
 const seen = () => inAnyPanel().filter(inPanel);
+// The panels of the dataset; the one in view stays if it is among them.
+function offered() {
+  const pruned = report.settings.filter((each) => each.dataset === view.dataset && !each.dense);
+  const places = [...report.panels.keys()].filter((place) => pruned.some((each) => each.panels.includes(place)));
+  if (!places.includes(view.panel)) view.panel = report.preferred.find((place) => places.includes(place)) ?? null;
+  return places;
+}
 const tone = (series) => `tone-${report.series[series].tone ?? "origin"}`;
 
 function told(setting, ...more) {
@@ -218,12 +225,13 @@ function controls() {
     controls();
   });
   const accuracy = picker("accuracy against cost", metrics.map((each) => [each.name, each.title]), view.metric, (value) => { view.metric = value; });
-  const treatment = picker("after the cut", report.panels.map((each, place) => [String(place), each]), view.panel, (value) => {
+  const places = offered();
+  const treatment = picker("after the cut", places.map((place) => [String(place), report.panels[place]]), view.panel, (value) => {
     view.panel = Number(value);
-    controls();
+    for (const chips of document.querySelectorAll(".chips")) chips.replaceWith(legend()); // the picker keeps the focus
   });
   bar.replaceChildren(
-    ...(report.datasets.length > 1 ? [datasets] : []), ...(report.panels.length ? [treatment] : []), ...(metrics.length > 1 ? [accuracy] : []), legend(),
+    ...(report.datasets.length > 1 ? [datasets] : []), ...(places.length > 1 ? [treatment] : []), ...(metrics.length > 1 ? [accuracy] : []), legend(),
   );
   bar.hidden = false;
   const own = document.getElementById("curve-controls");
@@ -248,6 +256,8 @@ for (const [place, still] of document.querySelectorAll("figure[data-curves]").en
     return figure;
   }));
 }
+// The static ones have all panels side by side, these one at a time.
+for (const figure of document.querySelectorAll("figure[data-kind=tradeoff], figure[data-kind=ratio]")) figure.classList.remove("wide");
 controls();
 redraw();
 let width = document.documentElement.clientWidth;
