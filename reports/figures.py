@@ -33,17 +33,16 @@ from reports.groups import Group
 from reports.series import Series, is_in, panels, series_of, styles
 from reports.summary import Summary
 
-Draw = Callable[
-    [Axes, Mapping[Group, float], Sequence[Group], Mapping[Series, Style]], None
-]  # scaled to fit all groups
+# Draws some values into axes that are scaled to fit all of the groups.
+Draw = Callable[[Axes, Mapping[Group, float], Sequence[Group], Mapping[Series, Style]], None]
 COSTS = (
     ("macs_used", "multiply-accumulates the detector runs, one image"),
     ("params_used", "parameters the detector runs"),
     ("ms_total", "time for one image, median"),
     ("file_bytes", "size of the backbone's file"),
 )
-_TAGGED = 4  # lines of a panel that can each have the ratio at every point
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
+_TAGGED = 4  # lines of a panel that can each have the ratio at every point
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +155,8 @@ def _trade_off(summary: Summary, name: str, axis: str) -> Picture | None:
 
 def _highest(here: Mapping[Group, float]) -> list[Group]:
     """Of each ratio the highest: the one that has room for a tag where many lie on one another."""
-    found: dict[str, Group] = {}
-    for group in sorted(here, key=lambda group: here[group]):
-        found[group.setting.ratio_text] = group
-    return list(found.values())
+    pruned = [group for group in here if not group.setting.dense]
+    return list({group.setting.ratio_text: group for group in sorted(pruned, key=lambda group: here[group])}.values())
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

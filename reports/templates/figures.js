@@ -64,7 +64,7 @@ function tradeoff(figure, cost) {
   const spots = [];
   const tags = shape("g");
   const many = lines(settings).length > TAGGED;
-  const highest = new Map([...settings].sort((a, b) => a.values[view.metric] - b.values[view.metric]).map((each) => [each.ratioText, each]));
+  const highest = new Map(settings.filter((each) => !each.dense).sort((a, b) => a.values[view.metric] - b.values[view.metric]).map((each) => [each.ratioText, each]));
   for (const [series, line, own] of lines(settings)) {
     const group = shape("g", { class: tone(series) }, shape("path", { class: "thread", d: path(line.map(place)) }));
     for (const each of own) {
