@@ -13,7 +13,7 @@ from pipelines.console import note
 from pipelines.engines import ENGINES, ONE, SERIAL, Workers, check_engine
 from pipelines.engines.interface import DONE, FAILED, KEPT, LOST
 from pipelines.engines.schedule import schedule
-from pipelines.results import is_finished
+from pipelines.results import failure_file, is_finished
 from pipelines.run_records import announced, sweeps_going_on
 from pipelines.sweep_plan import SweepPlan
 from pipelines.sweep_runs import open_runs
@@ -62,8 +62,11 @@ def sweep(
     with announced(folder, runs, command):
         todo = [run for run in runs if not is_finished(folder, run.name, run.key)]
         counts = Counter({KEPT: len(runs) - len(todo)})
+        kept = {run.name for run in runs} - {run.name for run in todo}
+        for name in kept:  # what failed was other settings under this name, and these are what is asked for now
+            failure_file(folder, name).unlink(missing_ok=True)
         if tracker:
-            tracker.done(folder, {run.name for run in runs} - {run.name for run in todo})
+            tracker.done(folder, kept)
         makes = {run.name: store.makes(run.request) for run in todo}
         do = SweepWorker(runs, folder, command, track=track, report=report)
         keys = tuple((run.name, run.key) for run in todo)

@@ -17,7 +17,7 @@ from compress import CompressError
 from pipelines import sweep_runs, sweep_worker
 from pipelines.evaluate import DetectorSettings, evaluate
 from pipelines.evidence import read_evidence
-from pipelines.results import Row, read_results
+from pipelines.results import Row, read_results, write_failure
 from pipelines.sweep import SweepOutcome, sweep
 from pipelines.sweep_plan import SweepPlan
 from reports import render
@@ -131,6 +131,18 @@ def test_a_refused_run_is_recorded_and_the_rest_goes_on(plan: SweepPlan, tmp_pat
     ((name, reason),) = failures
     assert name == "mobilenet_v3_small-magnitude-0.95-s0-tiny-woven_fabric"
     assert "largest ratio that leaves one" in reason
+
+
+def test_what_failed_under_other_settings_is_forgotten_once_these_are_asked_for_again(
+    plan: SweepPlan, tmp_path: Path
+) -> None:
+    plan = dataclasses.replace(plan, ratios=(0.0,))
+    sweep(plan, tmp_path, command="")
+    write_failure(tmp_path, "mobilenet_v3_small-dense-s0-tiny-woven_fabric", "too large a bank", "another key")
+    assert len(read_results(tmp_path)[1]) == 1, "the latest that was asked for failed"
+    assert sweep(plan, tmp_path, command="") == SweepOutcome(run=0, kept=1, failed=0)
+    runs, failures = read_results(tmp_path)
+    assert (len(runs), failures) == (1, [])
 
 
 def test_the_origin_is_run_once_for_all_methods() -> None:
