@@ -15,7 +15,7 @@ import compress
 from compress import CompressError
 from compress.graph import ChannelGroup, MapMember, Member
 from compress.pruning import Rule, channel_groups, method_name, rank
-from compress.pruning.selection import SCOPES, prunable, select
+from compress.pruning.selection import FIXED, SCOPES, prunable, select
 
 
 def _group(root: str, size: int, blocks: int = 1, kernel: int = 3) -> ChannelGroup:
@@ -123,7 +123,7 @@ def test_whatever_the_scores(
 ) -> None:
     groups, scores = network
     rule = Rule(scope, round_to=round_to, max_layer_ratio=limit)
-    empties = scope == "local" and round_to == 1 and any(_widest_cut(group) < ratio for group in groups)
+    empties = scope in FIXED and round_to == 1 and any(_widest_cut(group) < rule.share(ratio) for group in groups)
     if (limit is not None and ratio > limit) or (limit is None and empties):
         with pytest.raises(CompressError, match="max_layer_ratio" if limit else "largest ratio that leaves one"):
             select(groups, scores, ratio, rule)
