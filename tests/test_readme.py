@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ PRUNING, QUANTIZATION, DETECTOR, REPORT = (
 )
 RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
 METHODS = ROOT / "docs" / "results" / "magnetic_tile_methods"
+LONG = ROOT / "docs" / "results" / "magnetic_tile_long"
+ELSEWHERE = ROOT / "docs" / "results" / "other_datasets"
+SIX = ("magnitude", "batch_norm", "growing_reg", "layer_adaptive", "group_norm", "lcp")
 BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
 
@@ -183,20 +187,58 @@ def test_the_table_is_made_of_the_results_beside_it() -> None:
     assert block.strip() in (RESULTS / "report.md").read_text()
 
 
-def test_the_table_of_methods_is_made_of_the_results_beside_it() -> None:
-    (block,) = re.findall(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README, flags=re.DOTALL)
-    found = {(row["method"], row["ratio"], row["recover"], row["precision"]): row for row in _rows(METHODS)}
-    head, _, *lines = block.splitlines()
-    ratios = [float(cell) for cell in head.split("|")[2:-1]]
-    assert ratios == [0.3, 0.5, 0.7, 0.9]
-    assert len(lines) == 6
-    for line in lines:
-        _, method, *cells, _ = (cell.strip(" `") for cell in line.split("|"))
-        for ratio, cell in zip(ratios, cells, strict=True):
-            three = [("none", "fp32"), ("distill", "fp32"), ("distill", "int8")]
-            rows = [found[(method, ratio, *way)] for way in (three[1:] if ratio == 0.9 else three)]
-            told = [f"{row['image_auroc']:.3f}" for row in rows]
-            assert cell == ", ".join(told), f"{method} at {ratio}"
+def _of_methods(name: str) -> dict[tuple[str, float], str]:
+    """The cells of README's table `name`, by method and ratio."""
+    (block,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, flags=re.DOTALL)
+    head, _, *lines = ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in block.splitlines())
+    assert sorted(method for method, *_ in lines) == sorted(SIX)
+    return {
+        (method, float(ratio)): cell for method, *cells in lines for ratio, cell in zip(head[1:], cells, strict=True)
+    }
+
+
+def _auroc(results: Path, method: str, ratio: float, **wanted: str) -> str:
+    """As README tells it: the mean over categories."""
+    found = [
+        float(str(row["image_auroc"]))
+        for row in _rows(results)
+        if (row["method"], row["ratio"]) == (method, ratio) and all(row[key] == value for key, value in wanted.items())
+    ]
+    assert found, (method, ratio, wanted)
+    return f"{fmean(found):.3f}"
+
+
+def test_the_tables_of_methods_are_made_of_the_results_beside_them() -> None:
+    recovered, cut, elsewhere = (_of_methods(name) for name in ("methods", "cuts", "others"))
+    assert sorted({ratio for _, ratio in recovered}) == [each / 10 for each in range(1, 10)]
+    for (method, ratio), cell in recovered.items():
+        kinds = [_auroc(METHODS, method, ratio, recover="distill", precision=each) for each in ("fp32", "int8")]
+        assert cell == " / ".join(kinds), (method, ratio)
+    for (method, ratio), cell in cut.items():
+        assert cell == _auroc(METHODS, method, ratio, recover="none", precision="fp32"), (method, ratio)
+    for (method, ratio), cell in elsewhere.items():
+        kinds = [_auroc(ELSEWHERE, method, ratio, dataset=each) for each in ("elpv", "generated")]
+        assert cell == " / ".join(kinds), (method, ratio)
+
+
+def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None:
+    (block,) = re.findall(r"<!-- long -->\n(.*?)\n<!-- /long -->", README, flags=re.DOTALL)
+    short, long = ([row for row in _rows(results) if row["precision"] == "fp32"] for results in (RESULTS, LONG))
+
+    def mean(rows: list[dict[str, object]], metric: str, ratio: float, seeds: set[object]) -> float:
+        return fmean(float(str(row[metric])) for row in rows if row["ratio"] == ratio and row["seed"] in seeds)
+
+    for line in block.splitlines()[2:]:
+        told, photographs, with_tiles, lost, _ = (cell.strip() for cell in line.split("|")[1:-1])
+        ratio = float(told)
+        seeds = {row["seed"] for row in long if row["ratio"] == ratio}
+        for cell, rows, counted in (
+            (photographs, short, {0, 1}),
+            (with_tiles.removesuffix(" (one seed)"), long, seeds),
+        ):
+            assert cell == " / ".join(f"{mean(rows, m, ratio, counted):.3f}" for m in ("image_auroc", "pixel_auroc"))
+        assert with_tiles.endswith(" (one seed)") == (len(seeds) == 1)
+        assert lost == f"{mean(long, 'image_auroc', 0, seeds) - mean(long, 'image_auroc', ratio, seeds):.3f}"
 
 
 @pytest.mark.parametrize(
