@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.curves import KINDS, CurveKind, category_curves, mean_curves
+from reports.curves import KINDS, CurveKind, category_curves, has_curves, mean_curves
 from reports.figure_style import AXIS, INK, Style, calm, legend, new_figure
 from reports.groups import Group
 from reports.scores import Floats
-from reports.series import Treatment, by_preference, is_in, label_in_panel, series_of, styles
+from reports.series import Treatment, by_preference, is_in, labels_in_panels, series_of, styles
 from reports.summary import Summary
 
 SHOWN_RATIO = 0.5  # of each series the setting nearest to it
@@ -20,24 +20,25 @@ SHOWN_RATIO = 0.5  # of each series the setting nearest to it
 def curve_figures(summary: Summary) -> Iterator[tuple[str, Treatment | None, Figure]]:
     """(dataset, panel, figure) of each dataset with scores: curves are means over categories, of one treatment if all
     would be a tangle."""
-    all_styles = styles(summary)
+    all_styles, label, preferred = styles(summary), labels_in_panels(summary), by_preference(summary)
     for dataset in dict.fromkeys(group.setting.dataset for group in summary.groups):
         here = [group for group in summary.groups if group.setting.dataset == dataset]
-        known = {group: found for group in here if (found := mean_curves(category_curves(group).values()))}
-        panel = next((each for each in by_preference(summary) if _has_pruned(known, each)), None)
-        shown = near_ratio([group for group in known if is_in(group, panel)])
-        kinds = [kind for kind in KINDS if any(kind.name in known[group] for group in shown)]
+        drawable = [group for group in here if has_curves(group)]
+        panel = next((each for each in preferred if _has_pruned(drawable, each)), None)
+        shown = near_ratio([group for group in drawable if is_in(group, panel)])
+        curves = {group: mean_curves(category_curves(group).values()) for group in shown}
+        kinds = [kind for kind in KINDS if any(kind.name in found for found in curves.values())]
         if not kinds:
             continue
         down = (len(kinds) + 1) // 2
         figure = new_figure(11.0, 0.6 + 4.6 * down)
-        looks = {group: all_styles[series_of(group)]._replace(label=label_in_panel(summary, group)) for group in shown}
+        looks = {group: all_styles[series_of(group)]._replace(label=label(group)) for group in shown}
         for place, kind in enumerate(kinds, start=1):
             axes = figure.add_subplot(down, 2, place)
             _axes(axes, kind)
             for group, style in looks.items():
-                if kind.name in known[group]:
-                    _line(axes, kind, known[group][kind.name], style, group)
+                if kind.name in curves[group]:
+                    _line(axes, kind, curves[group][kind.name], style, group)
         legend(figure, [style._replace(marker="") for style in looks.values()])
         yield dataset, panel, figure
 

@@ -50,6 +50,11 @@ def curves_of(runs: Iterable[Run]) -> dict[str, Floats]:
     return {kind.name: np.mean(found[kind.name], axis=0) for kind in KINDS if kind.name in found}
 
 
+def has_curves(group: Group) -> bool:
+    """Whether `category_curves` of the group has any; without making them, which takes time."""
+    return any(run.scores and (run.scores.two_sided or run.scores.pixels is not None) for run in group.runs)
+
+
 def category_curves(group: Group) -> dict[str, dict[str, Floats]]:
     """The curves of each category that has any."""
     per_category = {

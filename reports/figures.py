@@ -177,14 +177,14 @@ def _panels(summary: Summary, values: Mapping[Group, float], draw: Draw, ylabel:
     all_styles = styles(summary)
     datasets, treatments = _datasets(values), panels(summary)
     across = min(len(treatments), 3) or min(len(datasets), 2)
-    down = len(datasets) * math.ceil(len(treatments) / across) if treatments else math.ceil(len(datasets) / across)
+    places = across * math.ceil(len(treatments) / across) or 1  # of a dataset: its treatments begin a row
+    down = math.ceil(len(datasets) * places / across)
     figure = new_figure((7.6, 11.0, 13.0)[across - 1], 0.5 + 3.8 * down)
-    for row, dataset in enumerate(datasets):
+    for turn, dataset in enumerate(datasets):
         own = [group for group in values if group.setting.dataset == dataset]
         first: Axes | None = None
-        for place, treatment in enumerate(treatments or (None,)):
-            at = row * down // len(datasets) * across + place if treatments else row
-            first = axes = figure.add_subplot(down, across, at + 1, sharex=first, sharey=first)
+        for place, treatment in enumerate(treatments or (None,), start=turn * places + 1):
+            first = axes = figure.add_subplot(down, across, place, sharex=first, sharey=first)
             calm(axes)
             axes.margins(y=0.14)
             draw(axes, {group: values[group] for group in own if is_in(group, treatment)}, own, all_styles)

@@ -15,6 +15,10 @@ from reports.runs import NA, Run, number, text
 Row = Mapping[str, Any]
 
 
+def is_quantized(precision: str) -> bool:
+    return precision.lower().startswith(("int", "uint"))
+
+
 class Setting(NamedTuple):
     """What was done to a backbone, and the data it was measured on."""
 
@@ -33,7 +37,7 @@ class Setting(NamedTuple):
 
     @property
     def quantized(self) -> bool:
-        return self.precision.lower().startswith(("int", "uint"))
+        return is_quantized(self.precision)
 
     @property
     def ratio_text(self) -> str:

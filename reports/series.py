@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from reports.figure_style import LINES, MARKERS, PALETTE, QUIET, Style
-from reports.groups import Group
+from reports.groups import Group, is_quantized
 from reports.runs import NA
 from reports.summary import Summary
 
@@ -17,6 +17,10 @@ class Treatment(NamedTuple):
 
     recover: str
     precision: str
+
+    @property
+    def quantized(self) -> bool:
+        return is_quantized(self.precision)
 
     def title(self, shown: Collection[str]) -> str:
         """Its words, of the keys that are `shown` because the runs differ in them."""
@@ -54,8 +58,7 @@ def panels(summary: Summary) -> tuple[Treatment, ...]:
     treatments = Counter(series.treatment for series in pruned)
     if len(pruned) <= len(PALETTE) or len(treatments) == 1 or max(treatments.values()) == 1:
         return ()
-    floats = _in_float(summary)
-    return tuple(sorted(treatments, key=lambda each: (each.recover != "none", each.recover, each not in floats)))
+    return tuple(sorted(treatments, key=lambda each: (each.recover != "none", each.recover, each.quantized)))
 
 
 def is_in(group: Group, panel: Treatment | None) -> bool:
@@ -65,15 +68,19 @@ def is_in(group: Group, panel: Treatment | None) -> bool:
 
 def by_preference(summary: Summary) -> list[Treatment]:
     """The panels in the order in which to show one where there is room for one: recovered before not, then in float."""
-    floats = _in_float(summary)
-    return sorted(panels(summary), key=lambda each: (each.recover == "none", each not in floats))
+    return sorted(panels(summary), key=lambda each: (each.recover == "none", each.quantized))
 
 
-def label_in_panel(summary: Summary, group: Group, *, ratio: bool = True) -> str:
-    """The setting in the words that tell it from the others of its panel; the treatment is told by the panel."""
-    told = bool(panels(summary)) and not group.setting.dense
-    shown = summary.shown - {"recover", "precision"} if told else summary.shown
-    return group.setting.label(shown, arch=len({each.setting.arch for each in summary.groups}) > 1, ratio=ratio)
+def labels_in_panels(summary: Summary) -> Callable[..., str]:
+    """What writes a group's setting in the words that tell it from the others of its panel, which tells the treatment;
+    with `ratio=False` without its ratio."""
+    arch = len({group.setting.arch for group in summary.groups}) > 1
+    told = summary.shown - {"recover", "precision"} if panels(summary) else summary.shown
+
+    def label(group: Group, *, ratio: bool = True) -> str:
+        return group.setting.label(summary.shown if group.setting.dense else told, arch=arch, ratio=ratio)
+
+    return label
 
 
 def styles(summary: Summary) -> dict[Series, Style]:
@@ -81,7 +88,7 @@ def styles(summary: Summary) -> dict[Series, Style]:
 
     Where treatments have panels, a cut looks the same in each.
     """
-    split = bool(panels(summary))
+    split, label = bool(panels(summary)), labels_in_panels(summary)
     found: dict[Series, Style] = {}
     turns: dict[object, int] = {}
     dense = 0
@@ -90,18 +97,14 @@ def styles(summary: Summary) -> dict[Series, Style]:
         if series in found:
             continue
         if group.setting.dense:
-            found[series] = Style(label_in_panel(summary, group), QUIET, MARKERS[dense % len(MARKERS)], ":")
+            found[series] = Style(label(group), QUIET, MARKERS[dense % len(MARKERS)], ":")
             dense += 1
             continue
         turn = turns.setdefault(series.cut if split else series, len(turns))
         found[series] = Style(
-            label_in_panel(summary, group, ratio=False),
+            label(group, ratio=False),
             PALETTE[turn % len(PALETTE)],
             MARKERS[turn % len(MARKERS)],
             LINES[turn // len(PALETTE) % len(LINES)],
         )
     return found
-
-
-def _in_float(summary: Summary) -> set[Treatment]:
-    return {series_of(group).treatment for group in summary.groups if not group.setting.quantized}

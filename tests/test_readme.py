@@ -31,6 +31,7 @@ RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
 METHODS = ROOT / "docs" / "results" / "magnetic_tile_methods"
 LONG = ROOT / "docs" / "results" / "magnetic_tile_long"
 ELSEWHERE = ROOT / "docs" / "results" / "other_datasets"
+FRESH = ROOT / "docs" / "results" / "fresh_weights"
 SIX = ("magnitude", "batch_norm", "growing_reg", "layer_adaptive", "group_norm", "lcp")
 BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
@@ -219,6 +220,15 @@ def test_the_tables_of_methods_are_made_of_the_results_beside_them() -> None:
     for (method, ratio), cell in elsewhere.items():
         kinds = [_auroc(ELSEWHERE, method, ratio, dataset=each) for each in ("elpv", "generated")]
         assert cell == " / ".join(kinds), (method, ratio)
+
+
+def test_what_fresh_weights_reach_is_made_of_the_results_beside_it() -> None:
+    (sentence,) = re.findall(r"reinit\+distill`\), (reach .*?) \(\[every", " ".join(README.split()))
+    fresh, inherited = (
+        [_auroc(FRESH, "lcp", ratio, recover=recover) for ratio in (0.3, 0.5, 0.7)]
+        for recover in ("reinit+distill", "distill")
+    )
+    assert re.findall(r"0\.\d{3}", sentence) == fresh + inherited
 
 
 def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None:
