@@ -1,4 +1,4 @@
-"""Muon for convolutions, AdamW for the rest: against hand-made matrices and torch's own AdamW."""
+"""Muon for convolutions, AdamW for the rest: against hand-made matrices and torch's own optimizers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.training.muon import Muon, orthogonal
 from compress.training.optimizer import Optimizer
 
 
@@ -37,6 +38,33 @@ def test_a_convolution_moves_along_a_nearly_orthogonal_matrix(layout: torch.memo
     values = torch.linalg.svdvals(moved)
     assert 0.5 < values.min() <= values.max() < 1.5  # Newton-Schulz brings the singular values near 1, not to it
     assert torch.nn.functional.cosine_similarity(moved.flatten(), (left @ right).flatten(), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("shape", [(6, 27), (40, 12), (8, 8)])
+def test_muon_is_torchs_but_for_its_rounding(shape: tuple[int, int]) -> None:
+    """torch.optim.Muon iterates in bfloat16, which has 8 bits."""
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
+    own = Muon([ours], weight_decay=0.1)
+    peer = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    own.param_groups[0]["lr"] = 0.02
+    for _ in range(5):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        own.step()
+        peer.step()
+    moved, expected = (each.detach() - 1 for each in (ours, theirs))
+    assert (moved - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_a_gradient_of_low_rank_moves_its_own_directions_alone(rank: int) -> None:
+    """What a float32 product rounds to instead of 0 must not grow with the iteration."""
+    torch.manual_seed(0)
+    left, right = torch.linalg.qr(torch.randn(20, 20))[0][:, :rank], torch.linalg.qr(torch.randn(50, 50))[0][:rank]
+    values = torch.svd_lowrank(orthogonal(left @ torch.diag(torch.rand(rank) + 0.1) @ right), 20)[1]
+    assert ((values[:rank] > 0.6) & (values[:rank] < 1.3)).all()
+    assert (values[rank:] < 0.01).all()
 
 
 def test_the_rest_goes_by_adamw() -> None:

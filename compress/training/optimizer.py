@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from compress.training.muon import Muon
+
 OPTIMIZERS = ("muon", "adamw")
 _STEP = "step"  # the one thing remembered that is no tensor of the parameter's shape
 _REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
-    torch.optim.Muon: {"momentum_buffer"},
+    Muon: {"momentum_buffer"},
     torch.optim.AdamW: {_STEP, "exp_avg", "exp_avg_sq"},
 }
 
@@ -20,9 +22,8 @@ class Optimizer:
 
     `muon` (Jordan 2024): the momentum of each convolution, as a matrix (out channels, in channels x kernel), is
     replaced by the nearest orthogonal matrix, so that all directions of the weight learn alike and not only the few
-    that the gradient is large in. The step is scaled to the size of AdamW's (Liu 2025, arXiv 2502.16982, eq. 4), which
-    makes one learning rate serve both. Depthwise and grouped convolutions, whose rows share no input, norms, biases
-    and linear layers go by AdamW.
+    that the gradient is large in. Its steps have the size of AdamW's, so that one learning rate serves both. Depthwise
+    and grouped convolutions, whose rows share no input, norms, biases and linear layers go by AdamW.
 
     Args:
         network: on its device and in its memory layout, which must not change from here on.
@@ -37,7 +38,7 @@ class Optimizer:
         self._parts: list[torch.optim.Optimizer] = []
         if self._matrices:
             flat = [matrix for _, matrix in self._matrices]
-            self._parts.append(torch.optim.Muon(flat, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self._parts.append(Muon(flat, weight_decay=weight_decay))
         if rest:
             self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True))
 
