@@ -203,12 +203,11 @@ class PatchCore:
         """Stage 1, features: uint8 RGB (N, 3, H, W), wherever it lies, to feature maps on the backbone's device."""
         if (weight := next(self.backbone.parameters(), None)) is not None:
             batch = batch.to(weight.device)
-        training = self.backbone.training
-        if training:  # batch norms must not learn from test images; the caller's mode is put back
-            self.backbone.eval()
+        training = [module for module in self.backbone.modules() if module.training]
+        self.backbone.eval()  # batch norms must not learn from test images
         maps: list[Tensor] = self.backbone(normalise(batch, self.mean, self.std))
-        if training:
-            self.backbone.train()
+        for module in training:
+            module.training = True
         return maps
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ from compress.errors import CompressError, some_of
 from compress.feature_info import FeatureInfo, reduction
 from compress.networks import State
 from compress.networks.constructor_factory import Constructor
+from compress.networks.evaluating import evaluating
 from compress.resize import Shapes, resize, shapes_of
 from compress.weights import WeightsOrigin, fetch_weights, fit_to
 
@@ -131,10 +132,9 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _measure(self) -> FeatureInfo:
-        training = self.training
         side, stages = min(self.spec.size, _MEASURED), self.stages
-        maps = self.eval().stage_maps(torch.zeros(1, 3, side, side), stages)
-        self.train(training)
+        with evaluating(self):
+            maps = self.stage_maps(torch.zeros(1, 3, side, side), stages)
         reductions = [reduction(side, feature_map.shape[-1]) for feature_map in maps]
         out_indices = [stages.index(tap) for tap in self.spec.taps]
         return FeatureInfo(stages, [feature_map.shape[1] for feature_map in maps], reductions, out_indices)

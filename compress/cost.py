@@ -12,6 +12,7 @@ from torch import nn
 
 from compress.backbone import Backbone, whole_network
 from compress.errors import CompressError
+from compress.networks.evaluating import evaluating
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, size: int) -> int:
-    """fvcore's count for one image of `size` x `size` pixels; the network's mode is left as it was."""
-    training = network.training
-    network.eval()
+    """fvcore's count for one image of `size` x `size` pixels, in evaluation mode."""
     # fvcore prints a warning for every operation that it counts as free.
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         analysis = FlopCountAnalysis(network, torch.zeros(1, 3, size, size))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        total = int(analysis.total())
-    network.train(training)
-    return total
+        return int(analysis.total())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from compress.graph import ChannelGraph, ChannelGroup, Member
 from compress.importance import Evidence
 from compress.importance.magnitude import magnitude
 from compress.pruning import Rule
+from compress.pruning.latency import measure_latency
 from compress.pruning.selection import lowest
+from compress.pruning.sensitivity import sensitivity
+from compress.training.checkpoint import digest_of
 
 IMAGES = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 PHOTOGRAPHS = [torch.full((3, 32, 32), 20 * shade, dtype=torch.uint8) for shade in range(8)]
@@ -125,6 +129,28 @@ def test_pruning_leaves_its_argument_alone(resnet18: compress.Backbone) -> None:
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(tensor, resnet18.state_dict()[name]) for name, tensor in before.items())
     assert resnet18.spec.pruning is None
+
+
+def test_a_network_in_training_mode_is_measured_as_it_will_be_used_and_left_as_it_was(tmp_path: Path) -> None:
+    """Whatever passes a batch norm in training mode changes it, and comes out otherwise."""
+    network = compress.create_backbone("resnet18", weights="none", seed=1)
+    images = list(torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+
+    def everything() -> list[object]:
+        slim = compress.prune(network, ratio=0.5, method="lcp", images=images)
+        assert not slim.training
+        scanned = sensitivity(network, images=images, ratios=(0.5,))
+        graph = compress.export_onnx(network, tmp_path / "dense.onnx").model.SerializeToString()
+        latency = measure_latency(network, repeats=1, warm_up=0)
+        assert latency > 0
+        return [digest_of(slim.state_dict()), scanned, graph, compress.cost_of(network)]
+
+    expected, before = everything(), digest_of(network.state_dict())
+    network.train()
+    network.trunk.bn1.eval()  # type: ignore[union-attr,operator]
+    assert everything() == expected
+    assert digest_of(network.state_dict()) == before
+    assert [name for name, module in network.named_modules() if not module.training] == ["trunk.bn1"]
 
 
 def test_pruning_twice_keeps_the_identity_of_channels(resnet18: compress.Backbone) -> None:

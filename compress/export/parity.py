@@ -14,6 +14,7 @@ from compress.backbone import Backbone
 from compress.errors import CompressError
 from compress.export.graph import Graph, layer_of
 from compress.export.runtimes import open_model
+from compress.networks.evaluating import evaluating
 from compress.networks.hooks import noting
 
 FLOAT_TOLERANCE = 1e-3  # of a map's range: other orders of summation, nothing else
@@ -43,7 +44,7 @@ def require_float_parity(backbone: Backbone, graph: Graph, images: Tensor) -> fl
     Raises:
         CompressError: it is above 0.001; the message names the layer where it starts.
     """
-    with torch.inference_mode():
+    with evaluating(backbone), torch.inference_mode():
         expected = [found.float().numpy() for found in backbone(images)]
     found = open_model(graph.model.SerializeToString())(images.contiguous().numpy())
     worst = max(deviation(one, other) for one, other in zip(expected, found, strict=True))
@@ -92,7 +93,7 @@ def _first_float_layer(backbone: Backbone, graph: Graph, images: Tensor) -> str:
             seen.setdefault(name, []).append(output.float().numpy().copy())  # an in-place layer may follow
 
     names = [name for name, _ in backbone.trunk.named_modules()]
-    with noting(backbone.trunk, names, note), torch.inference_mode():
+    with noting(backbone.trunk, names, note), evaluating(backbone), torch.inference_mode():
         backbone(images)
     expected = {
         value: seen[name][place] for value, (name, place) in graph.origins.items() if place < len(seen.get(name, ()))

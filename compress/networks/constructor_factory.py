@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from compress.errors import CompressError
+from compress.networks.evaluating import evaluating
 from compress.networks.hooks import run_hooked
 
 Constructor = Callable[[], nn.Module]
@@ -116,15 +117,13 @@ def _traced(model: str, network: nn.Module) -> tuple[fx.Graph, dict[str, fx.Node
         CompressError: its code decides by the values or shapes of tensors, which `torch.fx` cannot follow.
     """
     tracer = _Tracer()
-    training = network.training
-    network.eval()
     try:
-        graph = tracer.trace(network)
+        with evaluating(network):
+            graph = tracer.trace(network)
     except Exception as error:  # whatever the user's code does with what stands in for a tensor
         told = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CompressError(
             f"{model} cannot be cut behind its last tap, because torch.fx cannot follow its code ({told[:160]}): "
             "leave out of `forward` what branches on values or shapes"
         ) from error
-    network.train(training)
     return graph, {name: node for name, node in tracer.outputs.items() if node is not None}

@@ -9,12 +9,13 @@ import torch
 
 from compress.backbone import Backbone
 from compress.errors import CompressError
+from compress.networks.evaluating import evaluating
 
 
 def measure_latency(backbone: Backbone, *, images: int = 1, repeats: int = 30, warm_up: int = 5) -> float:
     """Median milliseconds of one forward pass to the last tap, in evaluation mode and float32.
 
-    Runs where the weights lie, on as many threads as torch has now; the backbone's mode is left as it was.
+    Runs where the weights lie, on as many threads as torch has now.
 
     Args:
         images: size of the batch, each image spec.size pixels square.
@@ -28,15 +29,12 @@ def measure_latency(backbone: Backbone, *, images: int = 1, repeats: int = 30, w
         raise CompressError(f"{repeats} repeats of {images} images measure nothing: both must be 1 at least")
     device = next(backbone.parameters()).device
     batch = torch.zeros(images, 3, backbone.spec.size, backbone.spec.size, device=device)
-    training = backbone.training
-    backbone.eval()
     times = []
-    with torch.inference_mode():
+    with evaluating(backbone), torch.inference_mode():
         for _ in range(warm_up + repeats):
             start = time.perf_counter()
             backbone(batch)
             if device.type == "cuda":  # which works on while the call has already returned
                 torch.cuda.synchronize(device)
             times.append((time.perf_counter() - start) * 1000)
-    backbone.train(training)
     return median(times[warm_up:])

@@ -188,7 +188,7 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
     pruning = replace(
         recorded,
         kept=_kept(before.kept, {name: outputs[name] for name in trained}, widths),
-        stage_channels=_kept(before.stage_channels, maps, _widths(backbone, maps)),
+        stage_channels=_kept(before.stage_channels, maps, _stage_widths(backbone)),
         tail_shapes={name: tuple(tensor.shape) for name, tensor in state.items() if name not in weights},
     )
     try:
@@ -229,13 +229,9 @@ def _joined(backbone: Backbone, method: str) -> str:
     return before if before.split("+")[-1] == method else f"{before}+{method}"
 
 
-@torch.no_grad()
-def _widths(backbone: Backbone, stages: Iterable[str]) -> dict[str, int]:
-    """Channels of the stages' maps."""
-    chosen = [stage for stage in backbone.stages if stage in set(stages)]
-    side = backbone.spec.size
-    maps = backbone.stage_maps(torch.zeros(1, 3, side, side), chosen) if chosen else []
-    return {stage: feature_map.shape[1] for stage, feature_map in zip(chosen, maps, strict=True)}
+def _stage_widths(backbone: Backbone) -> dict[str, int]:
+    """Channels of every stage's map."""
+    return {stage["module"]: stage["num_chs"] for stage in backbone.feature_info.info}
 
 
 def _kept(

@@ -13,6 +13,7 @@ from compress.backbone import UNPRUNED, Backbone, Pruning
 from compress.cost import count_macs, count_parameters
 from compress.errors import CompressError
 from compress.image_kinds import require_image, require_sequence
+from compress.networks.evaluating import evaluating
 from compress.progress import Track, quiet
 from compress.pruning.ranking import find_method, rank, remove
 from compress.pruning.selection import Rule, select
@@ -120,7 +121,8 @@ def _check(images: Sequence[Tensor], ratios: Sequence[float]) -> None:
 def _maps(backbone: Backbone, images: Tensor) -> list[Tensor]:
     """The tapped maps of uint8 images, one tensor (N, C, H, W) for each tap."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
-    parts = [backbone((part.float() / 255 - mean) / std) for part in torch.split(images, _BATCH)]
+    with evaluating(backbone):
+        parts = [backbone((part.float() / 255 - mean) / std) for part in torch.split(images, _BATCH)]
     return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
 
