@@ -2,16 +2,19 @@
 
     python -m benchmarks.recovery --steps 400 --batch 16 --crop 224 --area 0.3,1 --frozen-norms 0.4 --datasets elpv
     python -m benchmarks.recovery --weights bundled --images generated,scenes --steps 240 --datasets generated
+    python -m benchmarks.recovery --copied --ratio 0.5 --datasets magnetic_tile
 
 Cuts a network by lcp, recovers it on `--images`, and tells how far its maps are from its parent's on held-out
 photographs, as a squared error relative to the variance, and PatchCore's image and pixel AUROC by the protocol of the
-README, the mean over the categories of `--datasets`. What is not given is as `compress prune` has it.
+README, the mean over the categories of `--datasets`. What is not given is as `compress prune` has it. With `--copied`
+nothing is recovered, and the detector sees the channels of the parent's own maps that the cut keeps: all that a
+recovery which copies them could reach.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -20,6 +23,7 @@ from torch import Tensor
 
 import compress
 from compress import RECOVERIES, Backbone
+from compress.pruning import Rule
 from compress.training import TrainingSet
 from pipelines import machine
 from pipelines.console import ProgressBars
@@ -28,17 +32,31 @@ from pipelines.evaluate import DetectorSettings, evaluate
 from pipelines.image_sets import open_images
 from pipelines.places import find_weights
 
+Kept = Mapping[str, Sequence[int]]
+"""By stage the channels of the parent's map that are left; a stage that is missing has them all."""
+
 
 @torch.no_grad()
-def map_errors(slim: Backbone, parent: Backbone, views: Tensor) -> list[float]:
+def map_errors(slim: Backbone, parent: Backbone, kept: Kept, views: Tensor) -> list[float]:
     """Of each tap the squared error over the variance of the kept channels, on views (N, 3, 224, 224)."""
-    kept = slim.spec.pruning.stage_channels if slim.spec.pruning else {}
     errors = []
     for tap, own, whole in zip(slim.spec.taps, slim(views), parent(views), strict=True):
         wanted = whole[:, list(kept[tap])] if tap in kept else whole
         variance = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().mean()
         errors.append(float((own - wanted).square().mean() / variance))
     return errors
+
+
+class KeptChannels(Backbone):
+    """A network, seen through some channels of its maps."""
+
+    def __init__(self, network: Backbone, kept: Kept) -> None:
+        super().__init__(network.spec, network.trunk)
+        self._kept = [kept.get(tap) for tap in network.spec.taps]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = super().forward(x)
+        return [whole if kept is None else whole[:, list(kept)] for whole, kept in zip(maps, self._kept, strict=True)]
 
 
 def auroc(slim: Backbone, datasets: Sequence[str], seed: int) -> tuple[float, float]:
@@ -63,15 +81,21 @@ def main(arguments: argparse.Namespace) -> None:
     )
     with ProgressBars() as bars:
         images = open_images(arguments.images.split(","), track=bars.track)
-        slim = compress.prune(parent, ratio=arguments.ratio, method="lcp", images=images, seed=arguments.seed)
-        slim = compress.distill(
-            slim, parent, images, steps=arguments.steps, recipe=recipe, seed=arguments.seed, track=bars.track
-        )
+        rule = Rule(scope=arguments.scope)
+        cut = compress.prune(parent, ratio=arguments.ratio, method="lcp", rule=rule, images=images, seed=arguments.seed)
+        kept = cut.spec.pruning.stage_channels if cut.spec.pruning else {}
+        if arguments.copied:
+            slim, done = KeptChannels(parent, kept).eval(), "the parent's own maps"
+        else:
+            slim = compress.distill(
+                cut, parent, images, steps=arguments.steps, recipe=recipe, seed=arguments.seed, track=bars.track
+            )
+            done = f"{arguments.steps} steps on {arguments.images}, {recipe}"
         photographs = open_images([arguments.photographs], track=bars.track)
     held = TrainingSet.of(photographs, recipe, mean=slim.mean, std=slim.std, seed=arguments.seed)
-    errors = map_errors(slim, parent, torch.cat([batch.images for batch in held.held_out()]))
+    errors = map_errors(slim, parent, kept, torch.cat([batch.images for batch in held.held_out()]))
     image, pixel = auroc(slim, arguments.datasets.split(","), arguments.seed)
-    print(f"{arguments.arch} ({parent.spec.weights.source}), {arguments.steps} steps on {arguments.images}, {recipe}")
+    print(f"{arguments.arch} ({parent.spec.weights.source}), lcp at {arguments.ratio:g}, {rule.scope}: {done}")
     print(f"{machine.describe()}\n")
     print("| maps' errors | image AUROC | pixel AUROC |\n|---|---:|---:|")
     print(f"| {' / '.join(f'{error:.3f}' for error in errors)} | {image:.3f} | {pixel:.3f} |")
@@ -87,6 +111,8 @@ if __name__ == "__main__":
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--ratio", type=float, default=0.5)
+    parser.add_argument("--scope", default="local")
+    parser.add_argument("--copied", action="store_true", help="recover nothing: the kept channels of the parent's maps")
     parser.add_argument("--images", default="natural1k")
     parser.add_argument("--photographs", default="natural1k", help="what the maps' errors are measured on")
     parser.add_argument("--steps", type=int, default=RECOVERIES["distill"].steps)
