@@ -20,7 +20,6 @@ from compress.graph import ChannelGroup
 from compress.importance.batches import count, cut, prepare, require_enough
 from compress.importance.lcp import consumers
 from compress.importance.regions import Regions, region_batches
-from compress.networks.folding import fold_batch_norms
 from compress.precision import bfloat16_pays
 from compress.progress import Track, quiet
 
@@ -64,8 +63,6 @@ def collect_statistics(
     require_enough(images, "lcp")
     network = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
     layers, stages = _places(groups, network)
-    image = _image(network)
-    fold_batch_norms(network.trunk, lambda: network.stage_maps(image, stages), keep=layers)
     device = next(network.parameters()).device
     half = bfloat16_pays(device)
     if half:  # once; autocast, which takes care of the other layers, would do it again at each batch
@@ -73,7 +70,7 @@ def collect_statistics(
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(torch.bfloat16)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-        twins = _twins(network, layers, stages, image)
+        twins = _twins(network, layers, stages)
     places = set(twins.values())
     here = threading.local()  # several threads run the one network, each on images of its own
 
@@ -119,14 +116,7 @@ def _places(groups: Sequence[ChannelGroup], network: Backbone) -> tuple[dict[str
     return layers, [stage for stage in network.stages if stage in wanted]
 
 
-def _image(network: Backbone) -> Tensor:
-    """An image to look at the network's ways with, (1, 3, S, S)."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, network.spec.size, network.spec.size, generator=generator)
-    return image.to(next(network.parameters()).device)
-
-
-def _twins(network: Backbone, layers: Mapping[str, nn.Module], stages: Sequence[str], image: Tensor) -> dict[str, str]:
+def _twins(network: Backbone, layers: Mapping[str, nn.Module], stages: Sequence[str]) -> dict[str, str]:
     """For each place that is reached, the first place where the same tensor is read: it is reduced once."""
     seen: list[tuple[str, Tensor, Tensor]] = []
     twins: dict[str, str] = {}
@@ -137,8 +127,10 @@ def _twins(network: Backbone, layers: Mapping[str, nn.Module], stages: Sequence[
         twins.setdefault(name, next(same, name))
         seen.append((name, values, values.clone()))
 
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, network.spec.size, network.spec.size, generator=generator)
     with _reading(network, layers, compare):
-        maps = network.stage_maps(image, stages)
+        maps = network.stage_maps(image.to(next(network.parameters()).device), stages)
     for stage, feature_map in zip(stages, maps, strict=True):
         compare(stage, feature_map.permute(0, 2, 3, 1))
     return twins
