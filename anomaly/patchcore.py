@@ -203,11 +203,14 @@ class PatchCore:
         """Stage 1, features: uint8 RGB (N, 3, H, W), wherever it lies, to feature maps on the backbone's device."""
         if (weight := next(self.backbone.parameters(), None)) is not None:
             batch = batch.to(weight.device)
-        training = [module for module in self.backbone.modules() if module.training]
-        self.backbone.eval()  # batch norms must not learn from test images
-        maps: list[Tensor] = self.backbone(normalise(batch, self.mean, self.std))
-        for module in training:
-            module.training = True
+        training = [module for module in self.backbone.modules() if module.training] if self.backbone.training else []
+        if training:  # batch norms must not learn from test images; the caller's modes are put back
+            self.backbone.eval()
+        try:
+            maps: list[Tensor] = self.backbone(normalise(batch, self.mean, self.std))
+        finally:
+            for module in training:
+                module.training = True
         return maps
 
     @torch.inference_mode()

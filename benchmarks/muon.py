@@ -2,8 +2,8 @@
 
     python -m benchmarks.muon --ratio 0.5 --threads 1
 
-Alternating in one run, on the same gradients; the median of the rounds. Where a processor has instructions for
-bfloat16, which torch multiplies in, the two should be alike.
+Alternating in one run, on the same gradients; the median of the rounds. Torch's multiplies in bfloat16, ours too where
+the processor has instructions for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def main() -> None:
     weights = [m.weight.detach().flatten(1) for m in slim.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
     contenders: dict[str, torch.optim.Optimizer] = {
         "ours": Muon([nn.Parameter(each.clone()) for each in weights], weight_decay=0.0),
-        "torch": torch.optim.Muon([nn.Parameter(each.clone()) for each in weights], adjust_lr_fn="match_rms_adamw"),
+        "torch": torch.optim.Muon(
+            [nn.Parameter(each.clone()) for each in weights], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+        ),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(given.rounds + 1):

@@ -72,8 +72,8 @@ def by_preference(summary: Summary) -> list[Treatment]:
 
 
 def labels_in_panels(summary: Summary) -> Callable[..., str]:
-    """What writes a group's setting in the words that tell it from the others of its panel, which tells the treatment;
-    with `ratio=False` without its ratio."""
+    """What writes a group's setting, with `ratio=False` without its ratio, in the words that tell it from the others of
+    its panel: the treatment stands above that."""
     arch = len({group.setting.arch for group in summary.groups}) > 1
     told = summary.shown - {"recover", "precision"} if panels(summary) else summary.shown
 

@@ -58,6 +58,18 @@ def test_a_backbone_on_a_gpu_gives_the_scores_of_a_cpu(good: list[Sample], tmp_p
     assert torch.allclose(*scores, atol=1e-3)
 
 
+def test_a_network_in_training_mode_does_not_learn_from_images_and_keeps_its_modes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    network[2].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    detector = PatchCore(network, mean=(0, 0, 0), std=(1, 1, 1))
+    detector.extract(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(RuntimeError):
+        detector.extract(torch.zeros(1, 5, 32, 32, dtype=torch.uint8))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert [module.training for module in network.modules()] == [True, True, True, False]
+
+
 def test_search_equals_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(300, 20, generator=generator), torch.randn(500, 20, generator=generator)

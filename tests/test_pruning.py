@@ -141,8 +141,7 @@ def test_a_network_in_training_mode_is_measured_as_it_will_be_used_and_left_as_i
         assert not slim.training
         scanned = sensitivity(network, images=images, ratios=(0.5,))
         graph = compress.export_onnx(network, tmp_path / "dense.onnx").model.SerializeToString()
-        latency = measure_latency(network, repeats=1, warm_up=0)
-        assert latency > 0
+        measure_latency(network, repeats=1, warm_up=0)
         return [digest_of(slim.state_dict()), scanned, graph, compress.cost_of(network)]
 
     expected, before = everything(), digest_of(network.state_dict())
