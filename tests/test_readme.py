@@ -31,6 +31,7 @@ RESULTS = ROOT / "docs" / "results" / "magnetic_tile_recovery"
 METHODS = ROOT / "docs" / "results" / "magnetic_tile_methods"
 LONG = ROOT / "docs" / "results" / "magnetic_tile_long"
 ELSEWHERE = ROOT / "docs" / "results" / "other_datasets"
+STAGE = ROOT / "docs" / "results" / "magnetic_tile_stage"
 FRESH = ROOT / "docs" / "results" / "fresh_weights"
 SIX = ("magnitude", "batch_norm", "growing_reg", "layer_adaptive", "group_norm", "lcp")
 BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
@@ -249,6 +250,27 @@ def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None
             assert cell == " / ".join(f"{mean(rows, m, ratio, counted):.3f}" for m in ("image_auroc", "pixel_auroc"))
         assert with_tiles.endswith(" (one seed)") == (len(seeds) == 1)
         assert lost == f"{mean(long, 'image_auroc', 0, seeds) - mean(long, 'image_auroc', ratio, seeds):.3f}"
+
+
+def test_the_table_of_scope_stage_is_made_of_the_draws_beside_it() -> None:
+    (block,) = re.findall(r"<!-- stage -->\n(.*?)\n<!-- /stage -->", README, flags=re.DOTALL)
+    with (STAGE / "draws.csv").open() as file:
+        draws = list(csv.DictReader(file))
+    artifacts = list(dict.fromkeys(draw["artifact"] for draw in draws))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["0", "1", "2", "3", "mean"]
+    for seed, *cells in lines:
+        for artifact, cell in zip(artifacts, cells, strict=True):
+            own = [draw for draw in draws if draw["artifact"] == artifact and seed in (draw["seed"], "mean")]
+            assert cell == " / ".join(
+                f"{fmean(float(draw[metric]) for draw in own):.3f}"
+                for metric in ("image_auroc", "pixel_auroc", "aupro")
+            )
+    of_sweep = {(row["method"], row["seed"]): row["image_auroc"] for row in _rows(STAGE)}
+    for draw in draws:
+        method = "none" if draw["artifact"] == "dense" else "lcp"
+        if draw["artifact"].endswith(f"s{draw['seed']}") or (method == "none" and draw["seed"] in "01"):
+            assert of_sweep[method, int(draw["seed"])] == float(draw["image_auroc"])
 
 
 @pytest.mark.parametrize(
