@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from processor import needs_exact_int8
 from torch import Tensor, nn
 
 import compress
@@ -189,6 +190,7 @@ def test_weights_that_two_layers_share_stay(spec: BackboneSpec, images: list[Ten
     assert done(model, spec, images).model == model
 
 
+@needs_exact_int8
 def test_a_loud_channel_no_longer_drowns_the_others(
     spec: BackboneSpec, images: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

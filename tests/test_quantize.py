@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from PIL import Image
+from processor import needs_exact_int8
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -124,6 +125,7 @@ def test_all_in_float_is_float(backbone: compress.Backbone, images: list[Tensor]
         assert torch.allclose(same(x)[0], backbone(x)[0], atol=1e-4)
 
 
+@needs_exact_int8
 def test_a_float_layer_between_int8_ones_keeps_its_weights(graph: Graph) -> None:
     """ONNX Runtime rounds such weights itself, with one scale for all channels, where nothing stops it."""
     model = onnx.ModelProto()
