@@ -24,6 +24,7 @@ from torch import Tensor
 import compress
 from compress import RECOVERIES, Backbone
 from compress.pruning import Rule
+from compress.recovery.record import record_of
 from compress.training import TrainingSet
 from pipelines import machine
 from pipelines.console import ProgressBars
@@ -83,7 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
         images = open_images(arguments.images.split(","), track=bars.track)
         rule = Rule(scope=arguments.scope)
         cut = compress.prune(parent, ratio=arguments.ratio, method="lcp", rule=rule, images=images, seed=arguments.seed)
-        kept = cut.spec.pruning.stage_channels if cut.spec.pruning else {}
+        kept = record_of(cut).stage_channels
         if arguments.copied:
             slim, done = KeptChannels(parent, kept).eval(), "the parent's own maps"
         else:

@@ -180,8 +180,14 @@ def test_every_link_and_picture_is_there(file: str) -> None:
             assert not anchor or anchor in _anchors(other), target
 
 
+def _table(name: str) -> str:
+    """README's table between the comments of that name."""
+    (block,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, flags=re.DOTALL)
+    return str(block)
+
+
 def test_the_table_is_made_of_the_results_beside_it() -> None:
-    (block,) = re.findall(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
+    block = _table("results")
     rows = _rows(RESULTS)
     assert len(rows) == 16
     report = render([Run(row) for row in rows], [], "")["report.md"].decode()
@@ -191,8 +197,7 @@ def test_the_table_is_made_of_the_results_beside_it() -> None:
 
 def _of_methods(name: str) -> dict[tuple[str, float], str]:
     """The cells of README's table `name`, by method and ratio."""
-    (block,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, flags=re.DOTALL)
-    head, _, *lines = ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in block.splitlines())
+    head, _, *lines = ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in _table(name).splitlines())
     assert sorted(method for method, *_ in lines) == sorted(SIX)
     return {
         (method, float(ratio)): cell for method, *cells in lines for ratio, cell in zip(head[1:], cells, strict=True)
@@ -233,13 +238,12 @@ def test_what_fresh_weights_reach_is_made_of_the_results_beside_it() -> None:
 
 
 def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None:
-    (block,) = re.findall(r"<!-- long -->\n(.*?)\n<!-- /long -->", README, flags=re.DOTALL)
     short, long = ([row for row in _rows(results) if row["precision"] == "fp32"] for results in (RESULTS, LONG))
 
     def mean(rows: list[dict[str, object]], metric: str, ratio: float, seeds: set[object]) -> float:
         return fmean(float(str(row[metric])) for row in rows if row["ratio"] == ratio and row["seed"] in seeds)
 
-    for line in block.splitlines()[2:]:
+    for line in _table("long").splitlines()[2:]:
         told, photographs, with_tiles, lost, _ = (cell.strip() for cell in line.split("|")[1:-1])
         ratio = float(told)
         seeds = {row["seed"] for row in long if row["ratio"] == ratio}
@@ -253,11 +257,10 @@ def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None
 
 
 def test_the_table_of_scope_stage_is_made_of_the_draws_beside_it() -> None:
-    (block,) = re.findall(r"<!-- stage -->\n(.*?)\n<!-- /stage -->", README, flags=re.DOTALL)
     with (STAGE / "draws.csv").open() as file:
         draws = list(csv.DictReader(file))
     artifacts = list(dict.fromkeys(draw["artifact"] for draw in draws))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()[2:]]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in _table("stage").splitlines()[2:]]
     assert [line[0] for line in lines] == ["0", "1", "2", "3", "mean"]
     for seed, *cells in lines:
         for artifact, cell in zip(artifacts, cells, strict=True):
