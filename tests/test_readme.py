@@ -269,11 +269,11 @@ def test_the_table_of_scope_stage_is_made_of_the_draws_beside_it() -> None:
                 f"{fmean(float(draw[metric]) for draw in own):.3f}"
                 for metric in ("image_auroc", "pixel_auroc", "aupro")
             )
-    of_sweep = {(row["method"], row["seed"]): row["image_auroc"] for row in _rows(STAGE)}
-    for draw in draws:
-        method = "none" if draw["artifact"] == "dense" else "lcp"
-        if draw["artifact"].endswith(f"s{draw['seed']}") or (method == "none" and draw["seed"] in "01"):
-            assert of_sweep[method, int(draw["seed"])] == float(draw["image_auroc"])
+    drawn = {(draw["artifact"], draw["seed"]): float(draw["image_auroc"]) for draw in draws}
+    for row in _rows(STAGE):  # the sweep's own draws are among them
+        dense = row["method"] == "none"
+        artifact = "dense" if dense else f"resnet18-lcp-{row['ratio']}-distill-s{row['seed']}"
+        assert drawn[artifact, str(row["seed"])] == row["image_auroc"]
 
 
 @pytest.mark.parametrize(
