@@ -276,6 +276,16 @@ def test_the_table_of_scope_stage_is_made_of_the_draws_beside_it() -> None:
         assert drawn[artifact, str(row["seed"])] == row["image_auroc"]
 
 
+def test_the_table_of_scope_stage_on_other_data_is_made_of_the_scores_beside_it() -> None:
+    with (STAGE / "other_data.csv").open() as file:
+        scored = list(csv.DictReader(file))
+    lines = [[cell.strip() for cell in line.split("|")[2:-1]] for line in _table("stage-others").splitlines()[2:]]
+    for dataset, cells in zip(("elpv", "generated"), lines, strict=True):
+        here = [row for row in scored if row["dataset"] == dataset]
+        for artifact, cell in zip(dict.fromkeys(row["artifact"] for row in here), cells, strict=True):
+            assert cell == f"{fmean(float(row['image_auroc']) for row in here if row['artifact'] == artifact):.3f}"
+
+
 @pytest.mark.parametrize(
     "row",
     [row for row in _rows(BEFORE_RECOVERY) + _rows(RESULTS) if row["seed"] == 0],
