@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipelines.sweep_plan import SweepPlan
 
-STEPS = 240  # of recovery, each: enough to be seen, and the whole demo within five minutes on two cores
+STEPS = 240  # of recovery, each: enough to be seen; the whole demo within five minutes on two cores with bfloat16
 
 # Two sweeps into one folder: the small network is cut at one ratio only, and its first blocks, where int8 hurts, stay
 # float, which is 12 kB (docs/quantization.md, "Depthwise networks").
