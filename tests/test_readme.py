@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
@@ -38,9 +39,13 @@ BEFORE_RECOVERY = ROOT / "docs" / "results" / "magnetic_tile"
 NUMBERS = ("params_full", "params_used", "macs_full", "macs_used")
 
 
-def _rows(results: Path) -> list[dict[str, object]]:
-    with (results / "results.csv").open(newline="") as file:
+def _rows(results: Path, table: str = "results.csv") -> list[dict[str, object]]:
+    with (results / table).open(newline="") as file:
         return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _mean(rows: Iterable[dict[str, object]], metric: str) -> float:
+    return fmean(float(str(row[metric])) for row in rows)
 
 
 def _value(text: str) -> object:
@@ -186,6 +191,12 @@ def _table(name: str) -> str:
     return str(block)
 
 
+def _lines(name: str) -> list[list[str]]:
+    """The cells of that table, line by line, its head first."""
+    head, _, *lines = ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in _table(name).splitlines())
+    return [head, *lines]
+
+
 def test_the_table_is_made_of_the_results_beside_it() -> None:
     block = _table("results")
     rows = _rows(RESULTS)
@@ -197,7 +208,7 @@ def test_the_table_is_made_of_the_results_beside_it() -> None:
 
 def _of_methods(name: str) -> dict[tuple[str, float], str]:
     """The cells of README's table `name`, by method and ratio."""
-    head, _, *lines = ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in _table(name).splitlines())
+    head, *lines = _lines(name)
     assert sorted(method for method, *_ in lines) == sorted(SIX)
     return {
         (method, float(ratio)): cell for method, *cells in lines for ratio, cell in zip(head[1:], cells, strict=True)
@@ -207,12 +218,12 @@ def _of_methods(name: str) -> dict[tuple[str, float], str]:
 def _auroc(results: Path, method: str, ratio: float, **wanted: str) -> str:
     """As README tells it: the mean over categories."""
     found = [
-        float(str(row["image_auroc"]))
+        row
         for row in _rows(results)
         if (row["method"], row["ratio"]) == (method, ratio) and all(row[key] == value for key, value in wanted.items())
     ]
     assert found, (method, ratio, wanted)
-    return f"{fmean(found):.3f}"
+    return f"{_mean(found, 'image_auroc'):.3f}"
 
 
 def test_the_tables_of_methods_are_made_of_the_results_beside_them() -> None:
@@ -241,10 +252,9 @@ def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None
     short, long = ([row for row in _rows(results) if row["precision"] == "fp32"] for results in (RESULTS, LONG))
 
     def mean(rows: list[dict[str, object]], metric: str, ratio: float, seeds: set[object]) -> float:
-        return fmean(float(str(row[metric])) for row in rows if row["ratio"] == ratio and row["seed"] in seeds)
+        return _mean((row for row in rows if row["ratio"] == ratio and row["seed"] in seeds), metric)
 
-    for line in _table("long").splitlines()[2:]:
-        told, photographs, with_tiles, lost, _ = (cell.strip() for cell in line.split("|")[1:-1])
+    for told, photographs, with_tiles, lost, _ in _lines("long")[1:]:
         ratio = float(told)
         seeds = {row["seed"] for row in long if row["ratio"] == ratio}
         for cell, rows, counted in (
@@ -257,33 +267,30 @@ def test_the_table_of_longer_recovery_is_made_of_the_results_beside_it() -> None
 
 
 def test_the_table_of_scope_stage_is_made_of_the_draws_beside_it() -> None:
-    with (STAGE / "draws.csv").open() as file:
-        draws = list(csv.DictReader(file))
+    draws = _rows(STAGE, "draws.csv")
     artifacts = list(dict.fromkeys(draw["artifact"] for draw in draws))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in _table("stage").splitlines()[2:]]
-    assert [line[0] for line in lines] == ["0", "1", "2", "3", "mean"]
+    lines = _lines("stage")[1:]
+    assert [seed for seed, *_ in lines] == ["0", "1", "2", "3", "mean"]
     for seed, *cells in lines:
         for artifact, cell in zip(artifacts, cells, strict=True):
-            own = [draw for draw in draws if draw["artifact"] == artifact and seed in (draw["seed"], "mean")]
-            assert cell == " / ".join(
-                f"{fmean(float(draw[metric]) for draw in own):.3f}"
-                for metric in ("image_auroc", "pixel_auroc", "aupro")
-            )
-    drawn = {(draw["artifact"], draw["seed"]): float(draw["image_auroc"]) for draw in draws}
-    for row in _rows(STAGE):  # the sweep's own draws are among them
-        dense = row["method"] == "none"
-        artifact = "dense" if dense else f"resnet18-lcp-{row['ratio']}-distill-s{row['seed']}"
-        assert drawn[artifact, str(row["seed"])] == row["image_auroc"]
+            own = [draw for draw in draws if draw["artifact"] == artifact and seed in (str(draw["seed"]), "mean")]
+            assert cell == " / ".join(f"{_mean(own, metric):.3f}" for metric in ("image_auroc", "pixel_auroc", "aupro"))
+    drawn = {(draw["artifact"], draw["seed"]): draw["image_auroc"] for draw in draws}
+    swept = {}
+    for row in _rows(STAGE):
+        artifact = "dense" if row["method"] == "none" else f"resnet18-lcp-{row['ratio']}-distill-s{row['seed']}"
+        swept[artifact, row["seed"]] = row["image_auroc"]
+    assert set(swept) == {("dense", 0), ("dense", 1)} | {(name, int(str(name)[-1])) for name in artifacts[1:]}
+    assert swept == {place: drawn[place] for place in swept}
 
 
 def test_the_table_of_scope_stage_on_other_data_is_made_of_the_scores_beside_it() -> None:
-    with (STAGE / "other_data.csv").open() as file:
-        scored = list(csv.DictReader(file))
-    lines = [[cell.strip() for cell in line.split("|")[2:-1]] for line in _table("stage-others").splitlines()[2:]]
-    for dataset, cells in zip(("elpv", "generated"), lines, strict=True):
-        here = [row for row in scored if row["dataset"] == dataset]
-        for artifact, cell in zip(dict.fromkeys(row["artifact"] for row in here), cells, strict=True):
-            assert cell == f"{fmean(float(row['image_auroc']) for row in here if row['artifact'] == artifact):.3f}"
+    scored = _rows(STAGE, "other_data.csv")
+    artifacts = list(dict.fromkeys(row["artifact"] for row in scored))
+    for dataset, (_, *cells) in zip(("elpv", "generated"), _lines("stage-others")[1:], strict=True):
+        for artifact, cell in zip(artifacts, cells, strict=True):
+            own = [row for row in scored if (row["artifact"], row["dataset"]) == (artifact, dataset)]
+            assert cell == f"{_mean(own, 'image_auroc'):.3f}"
 
 
 @pytest.mark.parametrize(
