@@ -135,6 +135,15 @@ def test_distill_goes_on_where_prune_ended() -> None:
         assert made(shown, "c.safetensors").recover == f"distill+{recover}"
 
 
+def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "-o", "a.safetensors")
+    again = ("distill", "a.safetensors", "--images", "photos", "--steps", 2, "-o", "b.safetensors")
+    assert "nothing was gained" not in run(*again).output
+    still = dataclasses.replace(RECOVERIES["distill"].recipe, lr=1e-30)
+    monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=still))
+    assert "nothing was gained: no state was better on the held-out images" in run(*again).output
+
+
 def test_what_is_slim_is_slimmed_further_with_its_parents_weights() -> None:
     save_file(compress.create_backbone(ARCH, weights="none", seed=8).trunk.state_dict(), "mine.safetensors")
     start = run("prune", "--arch", ARCH, "--weights", "mine.safetensors", "--ratio", 0.3, "-o", "a.safetensors")

@@ -82,13 +82,16 @@ class Outcome:
         steps: done so far.
         best_step: after which the returned state was.
         first, best: held-out loss before the training and of the returned state; None without held-out images.
-        stale: checks since the best one.
+        trained: lowest held-out loss after a step. Patience goes by it and not by `best`: what was trained before is
+            first moved away from its end, by the high rate of a new beginning, and comes nearer as the rate falls.
+        stale: checks since that one.
     """
 
     steps: int = 0
     best_step: int = 0
     first: float | None = None
     best: float | None = None
+    trained: float | None = None
     stale: int = 0
 
 
@@ -198,12 +201,14 @@ class _Session:
         if not finite or not math.isfinite(total):
             raise self._diverged(outcome.steps)
         if held_out is None or outcome.best is None or held_out < outcome.best:
-            outcome.best, outcome.best_step, outcome.stale = held_out, outcome.steps, 0
+            outcome.best, outcome.best_step = held_out, outcome.steps
             self.best = _copy(self.student)
-        else:
-            outcome.stale += 1
         if outcome.steps == 0:
             outcome.first = held_out
+        elif held_out is None or outcome.trained is None or held_out < outcome.trained:
+            outcome.trained, outcome.stale = held_out, 0
+        else:
+            outcome.stale += 1
         return held_out
 
     def keep(self, file: Path, request: Mapping[str, Any]) -> None:
@@ -267,7 +272,7 @@ def _copy(network: nn.Module) -> State:
 def _outcome(progress: dict[str, Any], steps: int) -> Outcome:
     """What `dataclasses.asdict` made `progress` of; TypeError or ValueError where it did not."""
     found = Outcome(**progress)
-    counts, losses = (found.steps, found.best_step, found.stale), (found.first, found.best)
+    counts, losses = (found.steps, found.best_step, found.stale), (found.first, found.best, found.trained)
     if not all(type(count) is int and count >= 0 for count in counts) or found.steps > steps:
         raise ValueError(f"its counts of steps are {counts}")
     if not all(loss is None or (type(loss) is float and math.isfinite(loss)) for loss in losses):

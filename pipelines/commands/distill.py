@@ -68,5 +68,10 @@ def distill(
             better = request.recover(slim, teacher, material, run)
     compress.save(better, file)
     forget(file)
+    before = slim.state_dict()
+    if all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
+        note(
+            "nothing was gained: no state was better on the held-out images than the first; take more --steps or images"
+        )
     note(history(better))
     print_line(f"wrote {file}")
