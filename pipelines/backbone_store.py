@@ -19,6 +19,7 @@ from anomaly.progress import Track, quiet
 from compress import Backbone, OnnxBackbone, load_backbone, load_onnx, save, save_onnx
 from compress.errors import CompressError
 from compress.files import atomic_write
+from compress.pruning import Ranking
 from compress.training import Report
 from pipelines.locks import trying
 from pipelines.quantizing import Quantizing
@@ -97,6 +98,7 @@ class BackboneStore:
         self._folder, self._track, self._report = folder, track, report
         self._refused: dict[str, CompressError] = {}
         self._made: list[Made] = []
+        self._rankings: dict[str, Ranking] = {}  # by what cuts at several ratios have in common
 
     def get(self, request: Request) -> Backbone | OnnxBackbone:
         """The backbone, out of the folder if it was made there from the same inputs.
@@ -187,6 +189,7 @@ class BackboneStore:
                 request.parent,
                 request.parent,
                 request.images,
+                ranking=self._ranking(request, slimming),
                 seed=request.seed,
                 keep=keep,
                 phase=phase,
@@ -194,13 +197,28 @@ class BackboneStore:
                 report=self._report,
             )
 
+    def _ranking(self, request: Request, slimming: Slimming) -> Ranking | None:
+        """The parent's channels, scored once for all ratios, if they can be."""
+        if not slimming.ranks_once:
+            return None
+        key = _at_any_ratio(request, slimming).key
+        if key not in self._rankings:
+            ranking = slimming.rank(request.parent, request.images, seed=request.seed, track=self._track)
+            self._rankings[key] = ranking
+        return self._rankings[key]
+
     def _phase(self, request: Request) -> Path | None:
         """Where the sparse phase keeps its state, if other ratios can go on from its end."""
         if request.slimming is None or not request.slimming.shares_phase:
             return None
-        phase = replace(request.slimming, ratio=None, recovering=None, reinit=False)
-        key = replace(request, slimming=phase, images=phase.used(request.images), quantizing=None).key
-        return self._folder / f"{request.parent.spec.arch}-{phase.method}-s{request.seed}.{key[:8]}{_PHASE}"
+        key = _at_any_ratio(request, request.slimming).key
+        return self._folder / f"{request.parent.spec.arch}-{request.slimming.method}-s{request.seed}.{key[:8]}{_PHASE}"
+
+
+def _at_any_ratio(request: Request, slimming: Slimming) -> Request:
+    """What comes before a cut, which those at other ratios have in common with it."""
+    before = replace(slimming, ratio=None, recovering=None, reinit=False)
+    return replace(request, slimming=before, images=before.used(request.images), quantizing=None)
 
 
 def _cut(request: Request) -> Request | None:

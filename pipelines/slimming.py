@@ -13,7 +13,17 @@ from typing import Any
 from anomaly.progress import Track, quiet
 from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
 from compress.errors import CompressError, unknown
-from compress.pruning import SPARSE_STEPS, Rule, Target, check_ratio, check_request, find_method, method_name
+from compress.pruning import (
+    SPARSE_STEPS,
+    Ranking,
+    Rule,
+    Target,
+    check_ratio,
+    check_request,
+    find_method,
+    method_name,
+    rank,
+)
 from compress.pruning.sparse_training import RECIPE as SPARSE_RECIPE
 from compress.training import Report, Run, TrainingSet, find_device
 from pipelines.image_sets import LabelledImages, UnlabelledImages
@@ -203,12 +213,34 @@ class Slimming:
     def _told(self) -> str:
         return f"method {self.method}, recovery {self.recovering.name if self.recovering else NO_RECOVERY}"
 
+    @property
+    def ranks_once(self) -> bool:
+        """Whether channels scored once serve this cut and those at other ratios."""
+        return find_method(self.method).penalty is None and self.cuts == 1 and self.target is None
+
+    def rank(self, backbone: Backbone, images: Images, *, seed: int = 0, track: Track = quiet) -> Ranking:
+        """The channels of `backbone`, scored for `slim` at this ratio and, if this `ranks_once`, any other.
+
+        Raises:
+            CompressError: what `compress.pruning.rank` refuses.
+        """
+        return rank(
+            backbone,
+            method=self.method,
+            rule=self.rule,
+            seed=seed,
+            images=images.plain,
+            ratio=self.ratio,
+            track=track,
+        )
+
     def slim(
         self,
         backbone: Backbone,
         teacher: Backbone,
         images: Images,
         *,
+        ranking: Ranking | None = None,
         seed: int = 0,
         keep: Path | None = None,
         phase: Path | None = None,
@@ -219,6 +251,7 @@ class Slimming:
 
         Args:
             teacher: its dense parent, or itself if it is dense.
+            ranking: what `rank` gave for `backbone`, if this `ranks_once`: its channels are not scored again.
             keep: where training keeps its states, see `state_file`; the same call goes on from them.
             phase: where the sparse phase keeps its own, if not there.
 
@@ -236,25 +269,28 @@ class Slimming:
             run = self.recovering.run(seed, state_file(keep, f"recovery{cut}"), track, report)
             return self.recovering.recover(pruned, teacher, images, run)
 
-        by_classes = images.labelled is not None and self._sparse_phase
-        pruned = prune(
-            backbone,
-            ratio=self.ratio,
-            target=self.target,
-            method=self.method,
-            rule=self.rule,
-            images=images.labelled if by_classes else images.plain,
-            labelled=by_classes,
-            one_shot=self.one_shot,
-            sparse_steps=self.sparse_steps,
-            cuts=self.cuts,
-            recover=recovered,
-            seed=seed,
-            device=self.device,
-            checkpoint=phase or state_file(keep, "sparse"),
-            track=track,
-            report=report,
-        )
+        if ranking is not None and self.ratio is not None:
+            pruned = ranking.cut(self.ratio)
+        else:
+            by_classes = images.labelled is not None and self._sparse_phase
+            pruned = prune(
+                backbone,
+                ratio=self.ratio,
+                target=self.target,
+                method=self.method,
+                rule=self.rule,
+                images=images.labelled if by_classes else images.plain,
+                labelled=by_classes,
+                one_shot=self.one_shot,
+                sparse_steps=self.sparse_steps,
+                cuts=self.cuts,
+                recover=recovered,
+                seed=seed,
+                device=self.device,
+                checkpoint=phase or state_file(keep, "sparse"),
+                track=track,
+                report=report,
+            )
         return recovered(reinitialise(pruned, seed) if self.reinit else pruned)
 
 

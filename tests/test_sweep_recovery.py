@@ -15,8 +15,8 @@ import compress
 from anomaly import Category
 from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
-from compress.importance import METHODS
-from compress.pruning import procedure
+from compress.importance import METHODS, Evidence
+from compress.pruning import procedure, ranking
 from pipelines import sweep_worker
 from pipelines.results import Row
 from pipelines.slimming import Recovering, Slimming
@@ -124,6 +124,31 @@ def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, meth
     state = own.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
     assert not list((tmp_path / "together" / "backbones").glob("*.state*"))
+
+
+@pytest.mark.parametrize("method", ["lcp", "taylor", "random"])
+def test_channels_are_scored_once_for_every_ratio(
+    plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    images = plan.images if METHODS[method].reads != "weights" else ()
+    plan = dataclasses.replace(plan, methods=(method,), images=images, recovers=("none",), steps=None)
+    read: list[str] = []
+    gather = ranking.gather
+
+    def counted(reads: str, *arguments: Any, **options: Any) -> Evidence:
+        read.append(reads)
+        return gather(reads, *arguments, **options)
+
+    monkeypatch.setattr(ranking, "gather", counted)
+    several = dataclasses.replace(plan, ratios=(0.3, 0.5), seeds=(0, 1))
+    assert sweep(several, tmp_path / "together", command="").failed == 0
+    assert read == [METHODS[method].reads] * 2  # one for each seed
+    sweep(dataclasses.replace(plan, ratios=(0.5,)), tmp_path / "alone", command="")
+    shared, record = made(tmp_path / "together", f"{method}-0.5")
+    own, alone = made(tmp_path / "alone", f"{method}-0.5")
+    assert record == alone
+    state = own.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
 
 
 def test_a_killed_shared_phase_goes_on_at_any_ratio(plan: SweepPlan, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import compress
 from anomaly import Category, open_dataset
 from compress import Backbone, CompressError
+from compress.importance import METHODS, Evidence
+from compress.pruning import ranking
 from pipelines import within_drop as module
 from pipelines.drop_search import DropSearch
 from pipelines.image_sets import open_images
@@ -103,6 +106,48 @@ def test_each_ratio_is_recovered_and_has_states_of_its_own(
     )
     assert not steps  # all was trained before
     assert again.trials == found.trials
+
+
+@pytest.mark.parametrize("method", ["lcp", "group_norm", "growing_reg"])
+@pytest.mark.usefixtures("small_recipes")
+def test_what_comes_before_a_cut_is_done_once_where_the_method_allows_it(
+    dense: Backbone,
+    categories: tuple[Category, ...],
+    judge: Judge,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    judge(lambda ratio, name: 0.9 if ratio < 0.25 else 0.5)
+    gathered: list[str] = []
+    gather = ranking.gather
+
+    def counted(reads: str, *arguments: Any, **options: Any) -> Evidence:
+        gathered.append(reads)
+        return gather(reads, *arguments, **options)
+
+    monkeypatch.setattr(ranking, "gather", counted)
+    trained: list[int] = []
+    found = search(
+        dense,
+        categories[:1],
+        0.1,
+        slimming=Slimming(method, sparse_steps=2),
+        images=Images(open_images([photographs])),
+        keep=tmp_path / "slim.safetensors",
+        report=lambda *told: trained.append(told[0]),
+    )
+    cuts = sum(trial.score is not None for trial in found.trials)
+    assert cuts > 2
+    if METHODS[method].reads == "activations":
+        assert gathered == ["activations"]
+    assert trained == {"lcp": [], "group_norm": [1, 2], "growing_reg": [1, 2] * cuts}[method]
+    alone = Slimming(method, ratio=found.ratio, sparse_steps=2)
+    again = alone.slim(dense, dense, Images(open_images([photographs])))
+    assert again.spec == found.best.spec
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.best.state_dict().items())
 
 
 def test_refusals_come_before_the_first_cut(
