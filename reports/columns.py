@@ -106,10 +106,14 @@ POINTS = Difference()
 IN_SUMMARY, IN_CATEGORY = Where.SUMMARY, Where.CATEGORY
 COST, ALL = Where.SUMMARY | Where.BRIEF, Where.SUMMARY | Where.CATEGORY | Where.BRIEF
 
+_RATIO = (
+    "The share of channels removed; under scope stage, layers inside blocks keep the square of the share that is left. "
+    "Origin is the unpruned network in float."
+)
 KEYS = (
     Key("arch", "arch", "The backbone.", always=True),
     Key("method", "method", "How the removed channels were chosen; none for the dense origin.", always=True),
-    Key("ratio", "ratio", "The share of channels removed; origin is the unpruned network in float.", always=True),
+    Key("ratio", "ratio", _RATIO, always=True),
     Key("scope", "scope", "How the cut is spread over the layers.", of_origin=False),
     Key("recover", "recover", "What was done after pruning to win accuracy back.", of_origin=False),
     Key("precision", "precision", "The number format of the weights and activations."),

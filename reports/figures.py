@@ -97,7 +97,7 @@ def _against_ratio(summary: Summary, name: str) -> Picture | None:
                     [group.setting.ratio or 0.0 for group in own], [here[group] for group in own],
                     yerr=[spreads[group] for group in own], fmt="none", ecolor=style.colour, elinewidth=1.2, zorder=2,
                 )  # fmt: skip
-        axes.set_xlabel("ratio: share of channels removed")
+        axes.set_xlabel("pruning ratio")
         axes.set_xlim(-0.03, max(0.1, *(group.setting.ratio or 0.0 for group in scaled)) + 0.03)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

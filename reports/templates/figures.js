@@ -86,7 +86,7 @@ function against(figure, metric) {
   if (!settings.length) return empty(figure);
   const reach = known.flatMap((each) => [each.values[metric] - (each.spreads[metric] ?? 0), each.values[metric] + (each.spreads[metric] ?? 0)]);
   const area = plot(figure, {
-    x: { range: [-0.02, Math.max(0.1, ...known.map((each) => each.ratio)) + 0.03], title: "ratio: share of channels removed \u2192" },
+    x: { range: [-0.02, Math.max(0.1, ...known.map((each) => each.ratio)) + 0.03], title: "pruning ratio \u2192" },
     y: { range: around(reach, 0.01), title: `\u2191 ${titleOf(metric)}` },
   });
   const place = (each) => [area.x(each.ratio), area.y(each.values[metric])];
