@@ -50,6 +50,12 @@ def refused(result: Result) -> str:
     return line
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two artifacts have the same weights."""
+    first, second = (compress.load_backbone(file).state_dict() for file in (one, other))
+    return all(tensor.equal(second[name]) for name, tensor in first.items())
+
+
 def made(result: Result, file: str) -> Pruning:
     """The record of the artifact that a command wrote."""
     assert result.exit_code == 0, result.output
@@ -139,9 +145,14 @@ def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
     run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "-o", "a.safetensors")
     again = ("distill", "a.safetensors", "--images", "photos", "--steps", 2, "-o", "b.safetensors")
     assert "nothing was gained" not in run(*again).output
-    still = dataclasses.replace(RECOVERIES["distill"].recipe, lr=1e-30)
-    monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=still))
+    assert not same("a.safetensors", "b.safetensors")
+    astray = dataclasses.replace(RECOVERIES["distill"].recipe, lr=0.5, warm_up=0, holdout=0.05)
+    monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=astray))
     assert "nothing was gained: no state was better on the held-out images" in run(*again).output
+    assert same("a.safetensors", "b.safetensors")
+    recalibrated = ("distill", "b.safetensors", "--images", "photos", "--recover", "bn", "-o", "c.safetensors")
+    run(*recalibrated)
+    assert "nothing was gained" not in run("distill", "c.safetensors", *recalibrated[2:]).output  # it trains nothing
 
 
 def test_what_is_slim_is_slimmed_further_with_its_parents_weights() -> None:

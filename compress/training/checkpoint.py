@@ -15,7 +15,7 @@ from compress.errors import CompressError, some_of
 from compress.files import atomic_save, read_saved
 from compress.networks import State
 
-FORMAT = "prunecore-checkpoint/1"
+FORMAT = "prunecore-checkpoint/2"
 
 
 def write_checkpoint(file: Path, request: Mapping[str, Any], progress: Mapping[str, Any], tensors: State) -> None:

@@ -82,9 +82,10 @@ class Outcome:
         steps: done so far.
         best_step: after which the returned state was.
         first, best: held-out loss before the training and of the returned state; None without held-out images.
-        trained: lowest held-out loss after a step. Patience goes by it and not by `best`: what was trained before is
-            first moved away from its end, by the high rate of a new beginning, and comes nearer as the rate falls.
-        stale: checks since that one.
+        trained: lowest held-out loss after a step. Patience goes by it and not by `best`: a network that was trained
+            before is first moved away from where it was, by the high rate, and comes nearer as the rate falls.
+        stale: checks since that one, those in the first half of the steps not counted: a loss that stands still under a
+            high rate tells nothing of where it ends.
     """
 
     steps: int = 0
@@ -207,7 +208,7 @@ class _Session:
             outcome.first = held_out
         elif held_out is None or outcome.trained is None or held_out < outcome.trained:
             outcome.trained, outcome.stale = held_out, 0
-        else:
+        elif 2 * outcome.steps >= self._run.steps:
             outcome.stale += 1
         return held_out
 

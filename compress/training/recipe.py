@@ -24,7 +24,8 @@ class Recipe:
         holdout: share of the images that checks are made on, in [0, 1), at least 8 and at most 64 images.
             0: no checks, and the last state counts instead of the best.
         check_every: steps between checks; a checkpoint is written at each.
-        patience: checks in a row without a better held-out loss that end the training; at least 1.
+        patience: checks in a row, in the second half of the steps, without a lower held-out loss than any check after
+            a step had, that end the training; at least 1.
         frozen_norms: share of the steps, the last ones, in which batch norms normalise by their running statistics, as
             they will when the network is used, and keep these as they are; in [0, 1].
     """

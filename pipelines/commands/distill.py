@@ -69,7 +69,7 @@ def distill(
     compress.save(better, file)
     forget(file)
     before = slim.state_dict()
-    if all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
+    if run.steps and all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
         note(
             "nothing was gained: no state was better on the held-out images than the first; take more --steps or images"
         )
