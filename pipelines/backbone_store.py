@@ -26,7 +26,7 @@ from pipelines.quantizing import Quantizing
 from pipelines.slimming import Images, Slimming, forget, keeping_last_good, state_file
 
 # Raise it when the same inputs give another backbone, because training or a criterion changed.
-_PROTOCOL = 2
+_PROTOCOL = 3
 B = TypeVar("B", Backbone, OnnxBackbone)
 
 
@@ -98,7 +98,7 @@ class BackboneStore:
         self._folder, self._track, self._report = folder, track, report
         self._refused: dict[str, CompressError] = {}
         self._made: list[Made] = []
-        self._rankings: dict[str, Ranking] = {}  # by what cuts at several ratios have in common
+        self._ranked: tuple[str, Ranking | None] = ("", None)  # the last ranking, and what it was made from
 
     def get(self, request: Request) -> Backbone | OnnxBackbone:
         """The backbone, out of the folder if it was made there from the same inputs.
@@ -198,14 +198,12 @@ class BackboneStore:
             )
 
     def _ranking(self, request: Request, slimming: Slimming) -> Ranking | None:
-        """The parent's channels, scored once for all ratios, if they can be."""
-        if not slimming.ranks_once:
-            return None
+        """The parent's channels, scored once for cuts at several ratios, if they can be."""
         key = _at_any_ratio(request, slimming).key
-        if key not in self._rankings:
-            ranking = slimming.rank(request.parent, request.images, seed=request.seed, track=self._track)
-            self._rankings[key] = ranking
-        return self._rankings[key]
+        if self._ranked[0] != key:
+            ranking = slimming.ranking(request.parent, request.images, seed=request.seed, track=self._track)
+            self._ranked = (key, ranking)
+        return self._ranked[1]
 
     def _phase(self, request: Request) -> Path | None:
         """Where the sparse phase keeps its state, if other ratios can go on from its end."""

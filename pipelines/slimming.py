@@ -194,6 +194,14 @@ class Slimming:
         """Whether one sparse phase serves this cut and those at other ratios."""
         return not self.one_shot and find_method(self.method).shares_phase(self.cuts)
 
+    @property
+    def shares_ranking(self) -> bool:
+        """Whether channels that are scored once serve this cut and those at other ratios.
+
+        Methods with a sparse phase score after it, if they are not asked for one shot, and record it in any case.
+        """
+        return find_method(self.method).penalty is None and self.cuts == 1 and self.target is None
+
     def used(self, images: Images) -> Images:
         """Those of `images` that have a use here, so that those others need are neither refused nor recorded."""
         labels = self._learns_classes and images.labelled is not None
@@ -213,17 +221,15 @@ class Slimming:
     def _told(self) -> str:
         return f"method {self.method}, recovery {self.recovering.name if self.recovering else NO_RECOVERY}"
 
-    @property
-    def ranks_once(self) -> bool:
-        """Whether channels scored once serve this cut and those at other ratios."""
-        return find_method(self.method).penalty is None and self.cuts == 1 and self.target is None
-
-    def rank(self, backbone: Backbone, images: Images, *, seed: int = 0, track: Track = quiet) -> Ranking:
-        """The channels of `backbone`, scored for `slim` at this ratio and, if this `ranks_once`, any other.
+    def ranking(self, backbone: Backbone, images: Images, *, seed: int = 0, track: Track = quiet) -> Ranking | None:
+        """The channels of `backbone`, scored for `slim` at this ratio and any other, if this `shares_ranking`.
 
         Raises:
-            CompressError: what `compress.pruning.rank` refuses.
+            CompressError: see `check` and `compress.pruning.rank`.
         """
+        self.check(images)
+        if not self.shares_ranking:
+            return None
         return rank(
             backbone,
             method=self.method,
@@ -251,7 +257,7 @@ class Slimming:
 
         Args:
             teacher: its dense parent, or itself if it is dense.
-            ranking: what `rank` gave for `backbone`, if this `ranks_once`: its channels are not scored again.
+            ranking: what `ranking` gave for `backbone`, perhaps at another ratio: its channels are not scored again.
             keep: where training keeps its states, see `state_file`; the same call goes on from them.
             phase: where the sparse phase keeps its own, if not there.
 
@@ -259,6 +265,8 @@ class Slimming:
             CompressError: see `check`, `compress.prune` and the recoveries.
         """
         self.check(images)
+        if ranking is not None and not self.shares_ranking:
+            raise CompressError(f"method {self.method} scores channels anew for this cut: leave the ranking out")
         cut = 0
 
         def recovered(pruned: Backbone) -> Backbone:

@@ -54,7 +54,7 @@ def preview(plan: SweepPlan, folder: Path, *, track: Track = quiet) -> Preview:
 def estimate(runs: Iterable[SweepRun], backbones: Iterable[Request], records: Mapping[str, Record]) -> Estimate:
     """How long `runs` and making `backbones` may take, by the mean times of their kinds in `records`.
 
-    The mean and not the median, as one sparse phase serves several cuts: only the first of them bears its time.
+    The mean and not the median, as one ranking or sparse phase serves several cuts: the first of them bears its time.
     """
     times: dict[str, list[float]] = defaultdict(list)
     rests_on = 0

@@ -11,7 +11,7 @@ from anomaly import Category
 from anomaly.progress import Track, quiet
 from compress import Backbone
 from compress.errors import CompressError
-from compress.pruning import channel_groups
+from compress.pruning import Ranking, channel_groups
 from compress.training import Report
 from pipelines.drop_search import DropSearch, check_drop, largest_ratio_within_drop
 from pipelines.evaluate import DetectorSettings
@@ -38,11 +38,12 @@ def slim_within_drop(
 
     Judged on a validation split of each category's training images with painted defects; test images are not
     opened. Each of up to ten ratios is cut and recovered in full, which is what takes the time; where the method allows
-    it, all of them share one scoring of the channels or one sparse phase.
+    it, they share one ranking of the channels or one sparse phase.
 
     Args:
         slimming, backbone, teacher, images: see `Slimming.slim`; the slimming's own ratio does not count.
-        keep: see `state_file`; each ratio's recovery has states of its own.
+        keep: see `state_file`; each ratio has states of its own, but for a sparse phase that serves all. Without it,
+            each runs its own.
 
     Raises:
         CompressError: a drop outside [0, 1), a `backbone` that detects nothing, or no ratio stays within the drop.
@@ -61,13 +62,15 @@ def slim_within_drop(
             f"this {backbone.spec.arch} has an AUROC of {dense:.3f} on the validation split before any cut, and below "
             f"{NEAR_CHANCE} a drop means nothing: give pretrained weights"
         )
-    any_ratio = replace(slimming, ratio=None)
-    ranking = any_ratio.rank(backbone, images, seed=seed, track=track) if slimming.ranks_once else None
     phase = state_file(keep, "sparse") if slimming.shares_phase else None
+    ranking: Ranking | None = None
 
     def cut(ratio: float) -> Backbone:
+        nonlocal ranking
         place = None if keep is None else keep.with_name(f"{keep.name}.{ratio:g}")
-        return replace(slimming, ratio=ratio).slim(
+        here = replace(slimming, ratio=ratio)
+        ranking = ranking or here.ranking(backbone, images, seed=seed, track=track)
+        return here.slim(
             backbone, teacher, images, ranking=ranking, seed=seed, keep=place, phase=phase, track=track, report=report
         )
 

@@ -52,7 +52,7 @@ class Ranking:
     Attributes:
         groups: the prunable groups of the part that the detector runs, with the layers of `backbone.trunk`.
         scores: per group (group.size,); the least go first.
-        tail: groups wholly past the last tap. They have no trained weights: which of their channels go
+        tail: groups wholly past the last tap, without layers. They have no trained weights: which of their channels go
             is all the same, and how many follows the ratio, except that one always stays.
     """
 
@@ -118,6 +118,8 @@ def rank(
     evidence = gather(chosen.reads, backbone, groups, seed=seed, images=images or (), regions=regions, track=track)
     with torch.no_grad():
         scores = [chosen.score(group, evidence).cpu() for group in groups]
+    # Without their layers: these are of a whole network that was made for its graph, and would be held as long.
+    tail = [replace(group, members=(), maps=()) for group in tail]
     return Ranking(backbone, method, rule, seed, tuple(groups), tuple(scores), tuple(tail))
 
 
