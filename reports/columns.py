@@ -107,7 +107,7 @@ IN_SUMMARY, IN_CATEGORY = Where.SUMMARY, Where.CATEGORY
 COST, ALL = Where.SUMMARY | Where.BRIEF, Where.SUMMARY | Where.CATEGORY | Where.BRIEF
 
 _RATIO = (
-    "The share of channels removed; under scope stage, maps keep all, and layers inside blocks the square of 1 - ratio. "
+    "The share of channels removed; under scope stage maps keep all, and layers inside blocks the square of 1 - ratio. "
     "Origin is the unpruned network in float."
 )
 KEYS = (
