@@ -141,6 +141,16 @@ def test_distill_goes_on_where_prune_ended() -> None:
         assert made(shown, "c.safetensors").recover == f"distill+{recover}"
 
 
+def test_distill_takes_the_artifacts_seed() -> None:
+    """The same images are held out as before: by others it would be judged by what it was trained on."""
+    run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "--seed", 3, "-o", "a.safetensors")
+    for file, *seed in (("own",), ("three", "--seed", 3), ("none", "--seed", 0)):
+        more = run("distill", "a.safetensors", "--images", "photos", "--steps", 2, *seed, "-o", f"{file}.safetensors")
+        assert made(more, f"{file}.safetensors").recover_steps == 4
+    assert same("own.safetensors", "three.safetensors")
+    assert not same("own.safetensors", "none.safetensors")
+
+
 def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "-o", "a.safetensors")
     again = ("distill", "a.safetensors", "--images", "photos", "--steps", 2, "-o", "b.safetensors")

@@ -37,7 +37,8 @@ def distill(
         slim: a pruned backbone.
         teacher: the dense backbone that it was cut from.
         images: uint8 RGB (3, H, W) of any sizes; a sequence or map-style dataset, not a DataLoader.
-        steps, recipe, seed, device, checkpoint, track, report: see `compress.training.Run` and `Recipe`.
+        steps, recipe, seed, device, checkpoint, track, report: see `compress.training.Run` and `Recipe`. With the seed
+            and the images of an earlier recovery, the same images are held out; others may have been trained on.
 
     Returns:
         On the CPU, float32, in evaluation mode: the state that was best on the held-out images.

@@ -11,7 +11,6 @@ from pipelines.commands.options import (
     Device,
     ImageFolders,
     LabelledFolder,
-    Seed,
     Steps,
     Weights,
     open_training_images,
@@ -29,11 +28,17 @@ def distill(
     steps: Steps = None,
     weights: Weights = "auto",
     device: Device = "auto",
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice. Default: the artifact's own."),
+    ] = None,
 ) -> None:
     """Recover a pruned backbone, later or longer.
 
     compress distill slim.safetensors --images photographs/ --steps 5000 -o better.safetensors
+
+    With its own seed and the same images as before, the same are held out. By others, some of which it was trained on,
+    it would look better than it is, and what it learns anew worse.
 
     A killed run goes on where it was when the same command is given again.
     """
@@ -63,7 +68,8 @@ def distill(
         material = open_training_images(images, labelled, track=bars.track)
         request.check(material)
         teacher = request.teacher(slim, weights)
-        run = request.run(seed, state_file(file, "recovery"), bars.track, bars.report)
+        own = slim.spec.pruning.seed if seed is None else seed
+        run = request.run(own, state_file(file, "recovery"), bars.track, bars.report)
         with keeping_last_good(file):
             better = request.recover(slim, teacher, material, run)
     compress.save(better, file)
