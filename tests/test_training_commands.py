@@ -158,7 +158,9 @@ def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert not same("a.safetensors", "b.safetensors")
     astray = dataclasses.replace(RECOVERIES["distill"].recipe, lr=0.5, warm_up=0, holdout=0.05)
     monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=astray))
-    assert "nothing was gained: no state was better on the held-out images" in run(*again).output
+    shown = run(*again)
+    assert "nothing was gained: no state was better on the held-out images" in shown.output
+    assert made(shown, "b.safetensors").recover_steps == 2
     assert same("a.safetensors", "b.safetensors")
     recalibrated = ("distill", "b.safetensors", "--images", "photos", "--recover", "bn", "-o", "c.safetensors")
     run(*recalibrated)
