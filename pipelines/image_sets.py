@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -141,7 +142,7 @@ def open_images(folders: Sequence[str | Path], *, also: Sequence[Path] = (), tra
     """
     if not folders and not also:
         raise CompressError("no images given: name a folder of them with --images DIR")
-    drawn = [DrawnImages(str(folder), DRAWN[str(folder)]) for folder in folders if str(folder) in DRAWN]
+    drawn = [_drawn(str(folder)) for folder in folders if str(folder) in DRAWN]
     sources = [
         _good_images(str(folder), track) if str(folder) in DATASETS else _source(_found(folder), str(number))
         for number, folder in enumerate(folders)
@@ -177,6 +178,12 @@ def open_labelled_images(folder: str | Path, *, track: Track = quiet) -> Labelle
     if _SPLITS.issuperset(name.lower() for name in classes):
         raise CompressError(f"the folders in {place} are splits ({', '.join(classes)}), not classes: name one of them")
     return LabelledImages(_read([_source(place / name, name) for name in classes], track), tuple(classes))
+
+
+@functools.cache
+def _drawn(kind: str) -> DrawnImages:
+    """The images of that kind; one drawing serves all who ask."""
+    return DrawnImages(kind, DRAWN[kind])
 
 
 def _found(name: str | Path) -> Path:

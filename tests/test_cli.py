@@ -140,12 +140,15 @@ def test_a_demo_with_a_failure_runs_the_rest_and_reports(tiny_dataset: Path, mon
 
 def test_the_demo_slims_the_missions_backbones_with_what_ships() -> None:
     asked = [
-        (plan.archs, slimming.ratio if slimming else 0.0) for plan in demo_module.DEMO for slimming in plan.slimmings()
+        (plan.archs, plan.precisions, slimming.ratio if slimming else 0.0)
+        for plan in demo_module.DEMO
+        for slimming in plan.slimmings()
     ]
-    small = ("mobilenet_v3_small",)
-    assert asked == [*((("resnet18",), ratio) for ratio in (0.0, 0.3, 0.5, 0.7)), (small, 0.0), (small, 0.5)]
+    resnet, small = ("resnet18",), ("mobilenet_v3_small",)
+    both = ("fp32", "int8")
+    assert asked == [((*resnet, *small), ("fp32",), 0.0), (resnet, both, 0.3), (small, both, 0.3)]
     for plan in demo_module.DEMO:
-        assert (plan.weights, plan.precisions, plan.datasets) == ("bundled", ("fp32", "int8"), ("generated",))
+        assert (plan.weights, plan.datasets) == ("bundled", ("generated",))
         assert all(slimming.recovering for slimming in plan.slimmings() if slimming)
 
 

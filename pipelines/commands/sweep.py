@@ -258,7 +258,7 @@ def sweep(
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results and report.")] = Path("demo"),
 ) -> None:
-    """Slim ResNet-18 and MobileNetV3-Small, recover them, make them int8, run PatchCore on four surfaces, and report.
+    """Slim ResNet-18 and MobileNetV3-Small, recover them, make them int8, run PatchCore on two surfaces, and report.
 
     Images are generated and weights ship with the package: no network is needed.
     """
