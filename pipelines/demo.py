@@ -31,7 +31,7 @@ _RESNET = replace(
 _MOBILENET = replace(
     _RESNET,
     archs=("mobilenet_v3_small",),
-    # where int8 hurts, which is 12 kB (docs/quantization.md, "Depthwise networks")
+    # The first blocks, where int8 hurts: 12 kB (docs/quantization.md, "Depthwise networks").
     keep_float=("features.0", "features.1", "features.2", "features.3"),
 )
 DEMO = (_DENSE, _RESNET, _MOBILENET)
