@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ import compress
 from anomaly import Sample
 from anomaly.datasets.generated import generate
 from compress import RECOVERIES, Recipe
-from compress.pruning import procedure
+from compress.importance import Evidence
+from compress.pruning import procedure, ranking
 from compress.pruning.sparse_training import train_sparse
 from compress.weights import bundled
 
@@ -86,6 +88,20 @@ def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("distill", "finetune"):
         monkeypatch.setitem(RECOVERIES, name, dataclasses.replace(RECOVERIES[name], recipe=small))
     monkeypatch.setattr(procedure, "train_sparse", functools.partial(train_sparse, recipe=small))
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read for each ranking of channels that was made: weights, activations or gradients."""
+    seen: list[str] = []
+    gather = ranking.gather
+
+    def counted(reads: str, *arguments: Any, **options: Any) -> Evidence:
+        seen.append(reads)
+        return gather(reads, *arguments, **options)
+
+    monkeypatch.setattr(ranking, "gather", counted)
+    return seen
 
 
 @pytest.fixture

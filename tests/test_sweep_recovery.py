@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from networks import same
 
 import compress
 from anomaly import Category
 from compress import RECOVERIES, Backbone, CompressError
 from compress.backbone import Pruning
-from compress.importance import METHODS, Evidence
-from compress.pruning import procedure, ranking
+from compress.importance import METHODS
+from compress.pruning import procedure
 from pipelines import sweep_worker
 from pipelines.results import Row
 from pipelines.slimming import Recovering, Slimming
@@ -121,35 +122,23 @@ def test_a_sparse_phase_serves_every_ratio(plan: SweepPlan, tmp_path: Path, meth
     own, alone = made(tmp_path / "alone", f"{method}-0.5")
     assert record == alone
     assert record.sparse_steps == 3
-    state = own.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
+    assert same(shared, own)
     assert not list((tmp_path / "together" / "backbones").glob("*.state*"))
 
 
-def test_channels_are_scored_once_for_every_ratio(
-    plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_channels_are_scored_once_for_every_ratio(plan: SweepPlan, tmp_path: Path, gathered: list[str]) -> None:
     methods = ("lcp", "taylor", "magnitude")
     plan = dataclasses.replace(plan, methods=methods, recovers=("none", "reinit+distill"))
-    read: list[str] = []
-    gather = ranking.gather
-
-    def counted(reads: str, *arguments: Any, **options: Any) -> Evidence:
-        read.append(reads)
-        return gather(reads, *arguments, **options)
-
-    monkeypatch.setattr(ranking, "gather", counted)
     several = dataclasses.replace(plan, ratios=(0.3, 0.5), seeds=(0, 1))
     assert sweep(several, tmp_path / "together", command="").failed == 0
-    assert read == ["activations", "gradients", "weights"] * 2  # for one seed and then the other
+    assert gathered == ["activations", "gradients", "weights"] * 2  # for one seed and then the other
     for method in methods:
         sweep(dataclasses.replace(plan, methods=(method,), ratios=(0.5,)), tmp_path / "alone", command="")
         for recovery in ("", "-reinit+distill"):
             shared, record = made(tmp_path / "together", f"{method}-0.5{recovery}")
             own, alone = made(tmp_path / "alone", f"{method}-0.5{recovery}")
             assert record == alone
-            state = own.state_dict()
-            assert all(torch.equal(tensor, state[name]) for name, tensor in shared.state_dict().items())
+            assert same(shared, own)
 
 
 def test_a_killed_shared_phase_goes_on_at_any_ratio(plan: SweepPlan, tmp_path: Path) -> None:
@@ -209,8 +198,7 @@ def test_a_killed_recovery_goes_on(plan: SweepPlan, tmp_path: Path, phases: list
     whole, unbroken = made(tmp_path / "whole", "growing_reg-0.5-distill")
     continued, record = made(runs, "growing_reg-0.5-distill")
     assert record == unbroken
-    state = continued.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.state_dict().items())
+    assert same(continued, whole)
     assert not list((runs / "backbones").glob("*.state*"))
 
 

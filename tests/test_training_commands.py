@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from networks import same
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -50,10 +50,9 @@ def refused(result: Result) -> str:
     return line
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two artifacts have the same weights."""
-    first, second = (compress.load_backbone(file).state_dict() for file in (one, other))
-    return all(tensor.equal(second[name]) for name, tensor in first.items())
+def same_weights(one: str, other: str) -> bool:
+    """Whether two artifacts have the same tensors."""
+    return same(compress.load_backbone(one), compress.load_backbone(other))
 
 
 def made(result: Result, file: str) -> Pruning:
@@ -147,21 +146,21 @@ def test_distill_takes_the_artifacts_seed() -> None:
     for file, *seed in (("own",), ("three", "--seed", 3), ("none", "--seed", 0)):
         more = run("distill", "a.safetensors", "--images", "photos", "--steps", 2, *seed, "-o", f"{file}.safetensors")
         assert made(more, f"{file}.safetensors").recover_steps == 4
-    assert same("own.safetensors", "three.safetensors")
-    assert not same("own.safetensors", "none.safetensors")
+    assert same_weights("own.safetensors", "three.safetensors")
+    assert not same_weights("own.safetensors", "none.safetensors")
 
 
 def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "-o", "a.safetensors")
     again = ("distill", "a.safetensors", "--images", "photos", "--steps", 2, "-o", "b.safetensors")
     assert "nothing was gained" not in run(*again).output
-    assert not same("a.safetensors", "b.safetensors")
+    assert not same_weights("a.safetensors", "b.safetensors")
     astray = dataclasses.replace(RECOVERIES["distill"].recipe, lr=0.5, warm_up=0, holdout=0.05)
     monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=astray))
     shown = run(*again)
     assert "nothing was gained: no state was better on the held-out images" in shown.output
     assert made(shown, "b.safetensors").recover_steps == 2
-    assert same("a.safetensors", "b.safetensors")
+    assert same_weights("a.safetensors", "b.safetensors")
     recalibrated = ("distill", "b.safetensors", "--images", "photos", "--recover", "bn", "-o", "c.safetensors")
     run(*recalibrated)
     assert "nothing was gained" not in run("distill", "c.safetensors", *recalibrated[2:]).output  # it trains nothing
@@ -209,8 +208,7 @@ def test_a_killed_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     made(run(*arguments, "killed.safetensors"), "killed.safetensors")
     assert steps == [1, 2, 3, 3, 4, 5]
     whole, killed = (compress.load_backbone(f"{name}.safetensors") for name in ("whole", "killed"))
-    state = killed.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.state_dict().items())
+    assert same(killed, whole)
     assert killed.spec == whole.spec
 
 

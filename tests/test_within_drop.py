@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from networks import same
 
 import compress
 from anomaly import Category, open_dataset
 from compress import Backbone, CompressError
-from compress.importance import METHODS, Evidence
-from compress.pruning import ranking
+from compress.importance import METHODS
 from pipelines import within_drop as module
 from pipelines.drop_search import DropSearch
 from pipelines.image_sets import open_images
@@ -116,18 +115,10 @@ def test_what_comes_before_a_cut_is_done_once_where_the_method_allows_it(
     judge: Judge,
     photographs: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    gathered: list[str],
     method: str,
 ) -> None:
     judge(lambda ratio, name: 0.9 if ratio < 0.25 else 0.5)
-    gathered: list[str] = []
-    gather = ranking.gather
-
-    def counted(reads: str, *arguments: Any, **options: Any) -> Evidence:
-        gathered.append(reads)
-        return gather(reads, *arguments, **options)
-
-    monkeypatch.setattr(ranking, "gather", counted)
     trained: list[int] = []
     found = search(
         dense,
@@ -146,8 +137,7 @@ def test_what_comes_before_a_cut_is_done_once_where_the_method_allows_it(
     alone = Slimming(method, ratio=found.ratio, sparse_steps=2)
     again = alone.slim(dense, dense, Images(open_images([photographs])))
     assert again.spec == found.best.spec
-    state = again.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in found.best.state_dict().items())
+    assert same(again, found.best)
 
 
 def test_refusals_come_before_the_first_cut(

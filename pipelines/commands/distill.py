@@ -11,6 +11,7 @@ from pipelines.commands.options import (
     Device,
     ImageFolders,
     LabelledFolder,
+    OwnSeed,
     Steps,
     Weights,
     open_training_images,
@@ -28,10 +29,7 @@ def distill(
     steps: Steps = None,
     weights: Weights = "auto",
     device: Device = "auto",
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice. Default: the artifact's own."),
-    ] = None,
+    seed: OwnSeed = None,
 ) -> None:
     """Recover a pruned backbone, later or longer.
 

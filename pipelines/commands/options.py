@@ -30,6 +30,10 @@ Taps = Annotated[
     str | None, typer.Option(help="Stages whose feature maps are used, e.g. layer2,layer3. Default: strides 8 and 16.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")]
+OwnSeed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice. Default: the artifact's own."),
+]
 Dataset = Annotated[
     str,
     typer.Option(help="generated, elpv, a folder (layouts: compress datasets) or one in $PRUNECORE_DATA/data."),
