@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,8 @@ class Pruning:
     """How a backbone was slimmed.
 
     Attributes:
+        ratio: share of the channels that was asked for, in [0, 1), several cuts taken together. A rule's limits and
+            scope stage let other shares go: `kept` tells.
         recover: what was done after the last cut: `none`, or of `reinit`, `bn`, `distill` and `finetune` what was
             done, in that order, joined by `+`.
         kept: per pruned layer, the indices, in the dense parent, of the output channels that stayed.
@@ -200,6 +203,15 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
         return Backbone(spec, trunk).eval()
     except RuntimeError as error:  # torch lists every missing and unexpected name
         raise CompressError(f"the tensors do not make a {spec.arch}: {_one_line(error)}") from error
+
+
+def in_float32(backbone: Backbone) -> Backbone:
+    """`backbone` itself, or a copy in float32 if its weights are of another type, as after `.half()`.
+
+    Who scores, cuts or counts runs images in float32 through it.
+    """
+    kinds = {tensor.dtype for tensor in backbone.state_dict().values() if tensor.is_floating_point()}
+    return backbone if kinds <= {torch.float32} else copy.deepcopy(backbone).float()
 
 
 def _require_names(arch: str, parent: nn.Module, shapes: Shapes) -> None:

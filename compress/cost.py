@@ -10,7 +10,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from compress.backbone import Backbone, whole_network
+from compress.backbone import Backbone, in_float32, whole_network
 from compress.errors import CompressError
 from compress.networks.evaluating import evaluating
 
@@ -27,6 +27,7 @@ class Cost:
 
 def cost_of(backbone: Backbone) -> Cost:
     """Count parameters and fvcore's MACs (multiply-accumulates, what fvcore calls flops) at spec.size pixels square."""
+    backbone = in_float32(backbone)
     whole = whole_network(backbone)
     try:
         macs_full = count_macs(whole, backbone.spec.size)

@@ -26,6 +26,7 @@ from compress.pruning import (
 )
 from compress.pruning.sparse_training import RECIPE as SPARSE_RECIPE
 from compress.training import Report, Run, TrainingSet, find_device
+from pipelines.console import note
 from pipelines.image_sets import LabelledImages, UnlabelledImages
 from pipelines.models import parent_of
 
@@ -89,9 +90,15 @@ class Recovering:
         return Run(self.steps or own.steps, own.recipe, seed, self.device, checkpoint, track, report)
 
     def recover(self, slim: Backbone, teacher: Backbone, images: Images, run: Run) -> Backbone:
-        """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach."""
+        """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach; tells if in vain."""
         self.check(images)
-        return RECOVERIES[self.name].recover(slim, teacher, self._given(images), run)
+        better = RECOVERIES[self.name].recover(slim, teacher, self._given(images), run)
+        if run.steps and better.spec.pruning == slim.spec.pruning:
+            note(
+                f"recovery {self.name} gained nothing: no state was better on the held-out images than the first; take "
+                "more --steps or images"
+            )
+        return better
 
     def _given(self, images: Images) -> Sequence[Any]:
         return (images.labelled if self.labelled else images.plain) or ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -300,3 +301,13 @@ def test_a_ratio_that_empties_a_layer_is_refused_before_images_are_read(
 
     with pytest.raises(CompressError, match=r"ratio 0\.99 would leave none of the 8 channels"):
         compress.prune(dense, ratio=0.99, method=method, images=photographs, track=track)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "lcp", "taylor"])
+def test_a_network_in_half_precision_is_cut_in_float32(method: str, dense: Backbone, photographs: list[Tensor]) -> None:
+    half = copy.deepcopy(dense).half()
+    images = None if method == "magnitude" else photographs
+    slim = compress.prune(half, ratio=0.5, method=method, images=images)
+    assert same(slim, compress.prune(copy.deepcopy(half).float(), ratio=0.5, method=method, images=images))
+    assert next(slim.parameters()).dtype == torch.float32
+    assert next(half.parameters()).dtype == torch.float16

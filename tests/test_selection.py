@@ -253,6 +253,9 @@ def test_refusals() -> None:
         select([group], [scores], 0.9, Rule())
     with pytest.raises(CompressError, match=r"ratio 0\.5 is above max_layer_ratio 0\.3"):
         select([group], [scores], 0.5, Rule(max_layer_ratio=0.3))
+    with pytest.raises(CompressError, match=r"ratio 0\.5, 0\.75 of each group .*, is above max_layer_ratio 0\.6"):
+        select([group], [scores], 0.5, Rule("stage", max_layer_ratio=0.6))
+    assert len(select([group], [scores], 0.5, Rule("stage", max_layer_ratio=0.75))[0]) == 6
     with pytest.raises(CompressError, match="2 of the 8 scores of a are NaN"):
         select([group], [torch.tensor([0.0, math.nan, 1, 2, math.nan, 3, 4, 5])], 0.5, Rule())
     with pytest.raises(CompressError, match="did you mean global"):

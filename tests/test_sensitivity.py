@@ -194,3 +194,8 @@ def test_the_command_refuses_in_one_line(arguments: tuple[str, ...], complaint: 
     assert result.exit_code == 2, result.output
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_network_in_half_precision_is_scanned_in_float32(small: Backbone) -> None:
+    double = copy.deepcopy(small).double()  # whose weights are the same numbers
+    assert sensitivity(double, images=IMAGES[:1], ratios=(0.5,)) == sensitivity(small, images=IMAGES[:1], ratios=(0.5,))

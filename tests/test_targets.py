@@ -115,6 +115,21 @@ def test_a_target_that_no_ratio_meets_names_the_nearest_that_can(small: Backbone
     assert compress.cost_of(slim).params_used <= float(named.rstrip("k")) * 1000
 
 
+@pytest.mark.parametrize(
+    ("rule", "cure"),
+    [
+        (Rule(max_layer_ratio=0.3), "ratio 0.3, .*allow that much, raise max_layer_ratio, or choose a smaller"),
+        (Rule(round_to=16), "allow that much, lower round_to, or choose a smaller"),
+        (Rule(ignore=("features.1*",), protect_taps=True), "much, ignore fewer layers, let tapped channels go, or"),
+        (Rule("stage"), "allow that much, take another scope, .*, or choose a smaller"),
+        (Rule(), "allow that much, or choose a smaller"),
+    ],
+)
+def test_a_target_that_cannot_be_met_names_the_limits_that_are_set(rule: Rule, cure: str, small: Backbone) -> None:
+    with pytest.raises(CompressError, match=cure):
+        find_ratio(rank(small, method="magnitude", rule=rule), Target.parse("params", "100"))
+
+
 def test_a_target_that_is_met_uncut_is_refused(small: Backbone) -> None:
     with pytest.raises(CompressError, match="target params 3M is already met: this mobilenet_v3_small has"):
         find_ratio(rank(small, method="magnitude"), Target.parse("params", "3M"))

@@ -153,17 +153,21 @@ def test_distill_takes_the_artifacts_seed() -> None:
 def test_a_recovery_that_gains_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     run(*PRUNE, "--ratio", 0.5, "--images", "photos", "--steps", 2, "-o", "a.safetensors")
     again = ("distill", "a.safetensors", "--images", "photos", "--steps", 2, "-o", "b.safetensors")
-    assert "nothing was gained" not in run(*again).output
+    assert "gained nothing" not in run(*again).output
     assert not same_weights("a.safetensors", "b.safetensors")
     astray = dataclasses.replace(RECOVERIES["distill"].recipe, lr=0.5, warm_up=0, holdout=0.05)
     monkeypatch.setitem(RECOVERIES, "distill", dataclasses.replace(RECOVERIES["distill"], recipe=astray))
     shown = run(*again)
-    assert "nothing was gained: no state was better on the held-out images" in shown.output
+    assert "recovery distill gained nothing: no state was better on the held-out images" in shown.output
     assert made(shown, "b.safetensors").recover_steps == 2
     assert same_weights("a.safetensors", "b.safetensors")
     recalibrated = ("distill", "b.safetensors", "--images", "photos", "--recover", "bn", "-o", "c.safetensors")
     run(*recalibrated)
-    assert "nothing was gained" not in run("distill", "c.safetensors", *recalibrated[2:]).output  # it trains nothing
+    assert "gained nothing" not in run("distill", "c.safetensors", *recalibrated[2:]).output  # it trains nothing
+    whole = run(*PRUNE, "--ratio", 0, "--images", "photos", "--steps", 2, "-o", "d.safetensors")
+    assert "recovery distill gained nothing" in whole.output
+    assert "features have suffered" not in whole.output
+    assert (made(whole, "d.safetensors").recover, made(whole, "d.safetensors").recover_steps) == ("none", 0)
 
 
 def test_what_is_slim_is_slimmed_further_with_its_parents_weights() -> None:

@@ -47,7 +47,7 @@ def prune(
     example_input: Tensor | None = None,
     taps: Sequence[str] | None = None,
 ) -> Backbone:
-    """A new backbone with a share of the channels removed; the given one is untouched.
+    """A new backbone in float32 with a share of the channels removed; the given one is untouched.
 
     The whole classification network is slimmed by the same rule, so that its size can be compared with
     the literature, but only layers up to the last tap are scored and kept.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compress.backbone import UNPRUNED, Backbone, Pruning, assemble, whole_network
+from compress.backbone import UNPRUNED, Backbone, Pruning, assemble, in_float32, whole_network
 from compress.blank import BlankWeights
 from compress.errors import CompressError, unknown
 from compress.graph import ChannelGraph, ChannelGroup, check_cut
@@ -103,7 +103,7 @@ def rank(
     ratio: float | None = None,
     track: Track = quiet,
 ) -> Ranking:
-    """Score the channels of `backbone` by `method` (see `prune`).
+    """Score the channels of `backbone` by `method` (see `prune`), in float32.
 
     Args:
         ratio: of the cut to come, if it is known: one that empties a layer is refused before any image is read.
@@ -112,6 +112,7 @@ def rank(
     chosen = METHODS[method]
     check_images(method, chosen.reads, images, regions)
     rule = rule or Rule(scope=chosen.scope)
+    backbone = in_float32(backbone)
     groups, tail = channel_groups(backbone, rule)
     if ratio is not None:
         select(groups, [torch.zeros(group.size) for group in groups], ratio, rule)

@@ -58,13 +58,27 @@ class Rule:
             )
 
     def check(self, ratio: float) -> None:
-        """Raises CompressError for a ratio outside [0, 1) or above `max_layer_ratio`."""
+        """Raises CompressError for a ratio outside [0, 1), or where it takes more than `max_layer_ratio` of a group."""
         check_ratio(ratio)
-        if self.max_layer_ratio is not None and ratio > self.max_layer_ratio:
+        lost = self.share(ratio) if self.scope == "stage" else ratio
+        if self.max_layer_ratio is not None and lost > self.max_layer_ratio + _ROUNDING:
+            told = f", {lost:.4g} of each group under scope stage," if self.scope == "stage" else ""
             raise RatioError(
-                f"ratio {ratio} is above max_layer_ratio {self.max_layer_ratio}, which no layer may pass: "
+                f"ratio {ratio}{told} is above max_layer_ratio {self.max_layer_ratio}, which no layer may pass: "
                 "lower the one or raise the other"
             )
+
+    @property
+    def cures(self) -> list[str]:
+        """What would let more channels go, for a message: one for each limit that is set."""
+        limits = {
+            "raise max_layer_ratio": self.max_layer_ratio is not None,
+            "lower round_to": self.round_to > 1,
+            "ignore fewer layers": bool(self.ignore),
+            "let tapped channels go": self.protect_taps,
+            "take another scope, since stage leaves the stage maps whole": self.scope == "stage",
+        }
+        return [cure for cure, binds in limits.items() if binds]
 
     def limit(self, ratio: float) -> float:
         """The largest share that any one group may lose when `ratio` goes in all."""

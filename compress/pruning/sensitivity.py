@@ -77,6 +77,7 @@ def sensitivity(
     needed = None if find_method(method).reads == "weights" else images
     ranking = rank(backbone, method=method, seed=seed, images=needed, track=track)
     batch = torch.stack([centre_view(require_image(images[place], place)) for place in range(len(images))])
+    backbone = ranking.backbone  # in float32
     dense = _maps(backbone, batch)
     params, macs = count_parameters(backbone), count_macs(backbone, backbone.spec.size)
     order = {name: place for place, name in enumerate(dict(backbone.trunk.named_modules()))}

@@ -169,10 +169,10 @@ def find_ratio(ranking: Ranking, target: Target) -> tuple[float, Backbone]:
         if value < whole:
             power = math.log(value / whole) / math.log(1 - step / quantity.steps)
     if high > last:
+        cures = ["allow that much", *ranking.rule.cures, "choose a smaller architecture"]
         raise CompressError(
-            f"target {target} cannot be met: ratio {last / quantity.steps}, the largest that leaves every layer a "
-            f"channel, still has {_told(target.kind, cuts.value(last))} ({quantity.title}); allow that much, ignore "
-            "fewer layers, or choose a smaller architecture"
+            f"target {target} cannot be met: ratio {last / quantity.steps}, the largest that can be cut, still has "
+            f"{_told(target.kind, cuts.value(last))} ({quantity.title}); {', '.join(cures[:-1])}, or {cures[-1]}"
         )
     return high / quantity.steps, cuts.backbone(high)
 

@@ -70,12 +70,6 @@ def distill(
         run = request.run(own, state_file(file, "recovery"), bars.track, bars.report)
         with keeping_last_good(file):
             better = request.recover(slim, teacher, material, run)
-    before = slim.state_dict()
-    if run.steps and all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
-        note(
-            "nothing was gained: no state was better on the held-out images than the first; take more --steps or images"
-        )
-        better = slim  # whose record counts none of these steps
     compress.save(better, file)
     forget(file)
     note(history(better))
