@@ -143,6 +143,7 @@ class Backbone(nn.Module):
         return FeatureInfo(stages, [feature_map.shape[1] for feature_map in maps], reductions, out_indices)
 
 
+@torch.inference_mode(False)  # a network can be trained, whatever the caller's mode
 def create_backbone(
     name: str,
     *,
@@ -174,6 +175,7 @@ def create_backbone(
     return Backbone(spec, trunk).eval()
 
 
+@torch.inference_mode(False)
 def dense_parent(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
     """The dense network that `spec` was cut from, with fresh random weights: a user's own with those that its
     constructor gives it.
@@ -183,6 +185,7 @@ def dense_parent(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
     return Backbone(replace(spec, taps=taps, weights=origin, pruning=None), trunk).eval()
 
 
+@torch.inference_mode(False)
 def assemble(spec: BackboneSpec, state: State) -> Backbone:
     """A backbone of the given spec and tensors: the parent's trunk, resized to the tensors, loaded strictly.
 

@@ -31,6 +31,7 @@ class Classifier(nn.Module):
         return scores
 
 
+@torch.inference_mode(False)
 def as_classifier(backbone: Backbone, *, classes: int, seed: int = 0) -> Classifier:
     """A classifier on a copy of `backbone`, in evaluation mode, its parameters ready to be trained.
 

@@ -24,6 +24,7 @@ SIDES = (32, 4096)  # what a file may tell
 TOLERANCE = 1e-4  # of a map's largest value, between the network and what is cut out of it
 
 
+@torch.inference_mode(False)
 def as_backbone(
     module: nn.Module,
     *,

@@ -87,6 +87,28 @@ def test_a_sparse_phase_is_run_and_recorded(method: str, dense: Backbone, photog
     assert not same(slim, once)
 
 
+@pytest.mark.usefixtures("small_recipes")
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        ("group_norm", torch.no_grad),
+        ("group_norm", torch.inference_mode),
+        ("lcp", torch.inference_mode),
+        ("taylor", torch.inference_mode),
+    ],
+)
+def test_the_callers_mode_does_not_matter(
+    method: str, mode: type[torch.no_grad], dense: Backbone, photographs: list[Tensor]
+) -> None:
+    """The same weights are left, and can be trained."""
+    options: dict[str, Any] = {"ratio": 0.5, "method": method, "images": photographs[:8], "sparse_steps": 1}
+    with mode():
+        slim = compress.prune(compress.create_backbone("mobilenet_v3_small", weights="none"), **options)
+    assert same(slim, compress.prune(dense, **options))
+    slim(torch.zeros(1, 3, 224, 224))[-1].sum().backward()
+    assert all(parameter.grad is not None for parameter in slim.parameters())
+
+
 def test_a_method_without_a_sparse_phase_records_none(dense: Backbone) -> None:
     assert record(compress.prune(dense, ratio=0.5)).sparse_steps is None
 

@@ -306,6 +306,36 @@ def test_every_recovery_runs_and_names_itself(
     assert not same(result, slim)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_does_not_matter(
+    mode: type[torch.no_grad],
+    slim: Backbone,
+    dense: Backbone,
+    photographs: list[Tensor],
+    labelled: list[tuple[Tensor, int]],
+) -> None:
+    """The same weights come out, and can be trained on; so can a classifier that was made in that mode."""
+
+    recipe = replace(SMALL, holdout=0.0)
+
+    def recovered() -> list[nn.Module]:
+        classifier = compress.as_classifier(slim, classes=2)
+        return [
+            compress.distill(slim, dense, photographs, steps=1, recipe=recipe),
+            compress.finetune(slim, labelled, teacher=dense, steps=1, recipe=recipe),
+            compress.train_classifier(classifier, labelled, steps=1, recipe=recipe),
+            classifier,
+        ]
+
+    with mode():
+        within = recovered()
+    for network, outside in zip(within, recovered(), strict=True):
+        assert same(network, outside)
+        maps = network(torch.zeros(1, 3, 64, 64))
+        torch.cat([each.flatten() for each in maps]).sum().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 @pytest.mark.parametrize("with_labels", [False, True])
 def test_a_sparse_phase_silences_what_its_penalty_presses_down(
     with_labels: bool, dense: Backbone, photographs: list[Tensor], labelled: list[tuple[Tensor, int]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from compress.backbone import Backbone, assemble, create_backbone
@@ -17,6 +18,7 @@ from compress.weights.fetched import sha256_of_state
 RECIPE = Recipe(batch=32, crop=112, check_every=250)  # small crops and many: textures need no more
 
 
+@torch.inference_mode(False)
 def pretrain(arch: str, teacher: Backbone, images: Sequence[Tensor], run: Run) -> Backbone:
     """A dense backbone trained from random weights until its maps are the teacher's (see `HintDistance`).
 

@@ -92,6 +92,7 @@ class Ranking:
         return remove(self.backbone, self.removals(ratio, full=full), recorded)
 
 
+@torch.inference_mode(False)  # some methods read gradients
 def rank(
     backbone: Backbone,
     *,
@@ -206,6 +207,7 @@ def remove(backbone: Backbone, removals: Mapping[str, Sequence[int]], recorded: 
     return slim
 
 
+@torch.inference_mode(False)  # tracing follows gradients, whatever the caller's mode
 def _graph(backbone: Backbone) -> ChannelGraph:
     with BlankWeights():
         network = whole_network(backbone)

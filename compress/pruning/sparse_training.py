@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.backbone import Backbone, assemble
@@ -22,6 +23,7 @@ from compress.training import Loss, Recipe, Report, Run, StageDistance, Training
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, holdout=0.0)
 
 
+@torch.inference_mode(False)
 def train_sparse(
     backbone: Backbone,
     groups: Sequence[ChannelGroup],

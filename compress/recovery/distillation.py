@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from compress.backbone import Backbone
@@ -51,6 +52,7 @@ def distill(
     return recover(slim, teacher, images, Run(steps, recipe, seed, device, checkpoint, track, report))
 
 
+@torch.inference_mode(False)
 def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Run) -> Backbone:
     """`distill`, as the registry calls it."""
     require_parent(slim, teacher)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,6 +59,7 @@ def finetune(
     return _finetune(slim, teacher, images, Run(steps, recipe, seed, device, checkpoint, track, report))
 
 
+@torch.inference_mode(False)
 def train_classifier(
     classifier: Classifier,
     images: Sequence[tuple[Tensor, int]],
@@ -126,6 +128,7 @@ def cross_entropy(student: Classifier) -> Loss:
     return loss
 
 
+@torch.inference_mode(False)
 def _finetune(slim: Backbone, teacher: Backbone | None, images: Sequence[tuple[Tensor, int]], run: Run) -> Backbone:
     if teacher is None:
         record_of(slim)

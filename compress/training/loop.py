@@ -104,10 +104,14 @@ class DivergedError(CompressError):
         self.state, self.step = state, step
 
 
+@torch.inference_mode(False)
 def train(
     student: nn.Module, loss: Loss, images: TrainingSet, run: Run, *, request: Mapping[str, Any], title: str
 ) -> Outcome:
     """Train `student` in place; at the end it is in its best state, on the CPU, in evaluation mode.
+
+    Gradients are taken whatever the caller's mode. But what was made within `torch.inference_mode` cannot be trained:
+    make the student and the loss in `torch.inference_mode(False)`, as the verbs do.
 
     Args:
         loss: of the student, which is in training mode for a step and in evaluation mode for a check.
