@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -32,6 +34,12 @@ def _train(images: Any) -> None:
     )
 
 
+def _export(images: Any) -> None:
+    with TemporaryDirectory() as folder:
+        net = compress.create_backbone("mobilenet_v3_small", weights="none", taps=["features.1"])
+        compress.export_onnx(net, Path(folder, "net.onnx"), images=images)
+
+
 READERS = [lambda given: _rank(given, "lcp"), lambda given: _rank(given, "taylor"), _cut_each, _train]
 
 
@@ -46,6 +54,11 @@ READERS = [lambda given: _rank(given, "lcp"), lambda given: _rank(given, "taylor
 def test_what_is_no_sequence_is_refused(read: Any, images: Any, message: str) -> None:
     with pytest.raises(CompressError, match=message):
         read(images)
+
+
+@pytest.mark.parametrize("read", [*READERS, _export], ids=["lcp", "taylor", "sensitivity", "training", "export"])
+def test_a_tensor_of_images_is_a_sequence_of_them(read: Any) -> None:
+    read(torch.randint(0, 256, (8, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("read", READERS[2:], ids=["sensitivity", "training"])

@@ -57,7 +57,8 @@ def export_onnx(
     check_opset(opset)
     require_writable(path)
     spec = backbone.spec
-    views = normalised_views(images, range(min(len(images), PARITY_IMAGES)), spec) if images else patterned_views(spec)
+    checked = range(min(len(images), PARITY_IMAGES))
+    views = normalised_views(images, checked, spec) if checked else patterned_views(spec)
     graph = to_graph(backbone, opset=opset)
     require_float_parity(backbone, graph, views)
     exported = OnnxBackbone(graph.model, Header(spec, "fp32", cost_of(backbone)))

@@ -117,7 +117,8 @@ def rank(
     groups, tail = channel_groups(backbone, rule)
     if ratio is not None:
         select(groups, [torch.zeros(group.size) for group in groups], ratio, rule)
-    evidence = gather(chosen.reads, backbone, groups, seed=seed, images=images or (), regions=regions, track=track)
+    given = () if images is None else images  # a tensor of images has no truth value
+    evidence = gather(chosen.reads, backbone, groups, seed=seed, images=given, regions=regions, track=track)
     with torch.no_grad():
         scores = [chosen.score(group, evidence).cpu() for group in groups]
     # Without their layers: these are of a whole network that was made for its graph, and would be held as long.
