@@ -186,8 +186,10 @@ def test_classes_are_counted_or_listed() -> None:
         classes = ("a", "b", "c", "d")
 
     assert training_set(Listed(pairs), labelled=True).classes() == 4
-    with pytest.raises(CompressError, match="2 classes are needed"):
-        training_set([(image, 0) for image in photographs()], labelled=True).classes()
+    assert training_set([(image, 5 * (index % 2)) for image, index in pairs], labelled=True).classes() == 6
+    for label in (0, 5):
+        with pytest.raises(CompressError, match="2 classes are needed"):
+            training_set([(image, label) for image in photographs()], labelled=True).classes()
 
 
 def test_the_rate_rises_and_falls() -> None:

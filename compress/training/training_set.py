@@ -135,13 +135,14 @@ class TrainingSet:
         """Number of classes: what the images' own `classes` lists, else one more than the largest label.
 
         Raises:
-            CompressError: there are fewer than two.
+            CompressError: fewer than two are listed or, without a list, fewer than two have images.
         """
         listed = getattr(self._images, "classes", None)
-        count = len(listed) if listed is not None else 1 + max(self._read(i)[1] for i in range(len(self._images)))
-        if count < 2:
+        every = range(len(self._images))
+        numbers = range(len(listed)) if listed is not None else {self._read(place)[1] for place in every}
+        if len(numbers) < 2:
             raise CompressError("all images have one label: 2 classes are needed; or distill, which needs no labels")
-        return count
+        return 1 + max(numbers)
 
     def fingerprint(self) -> str:
         """SHA-256 that tells these images from others: their own `fingerprint` if they have one, else of 16 of them."""
