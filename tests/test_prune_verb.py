@@ -278,6 +278,8 @@ def test_killed_in_the_sparse_phase_it_goes_on_to_the_same_weights(
     [
         ({}, "a ratio or a target says how much"),
         ({"ratio": 0.5, "target": Target("params", 1e5)}, "give one of them"),
+        ({"ratio": "0.5"}, r"ratio '0\.5' is no number: give one in \[0, 1\)"),
+        ({"target": "50%"}, r"target '50%' is no Target: make one, such as Target\.parse\(\"params\", \"50%\"\)"),
         ({"ratio": 1.0}, r"ratio 1\.0 is outside \[0, 1\)"),
         ({"ratio": 0.5, "method": "magnitud"}, "did you mean magnitude"),
         ({"ratio": 0.5, "cuts": 0}, "0 cuts prune nothing"),

@@ -260,6 +260,8 @@ def test_refusals() -> None:
         select([group], [torch.tensor([0.0, math.nan, 1, 2, math.nan, 3, 4, 5])], 0.5, Rule())
     with pytest.raises(CompressError, match="did you mean global"):
         Rule("globl")
+    with pytest.raises(CompressError, match=r"ignore 'layer1\.\*' is a text.*: give \('layer1\.\*',\)"):
+        Rule(ignore="layer1.*")  # type: ignore[arg-type]
     with pytest.raises(CompressError, match="round_to 0 is below 1"):
         Rule(round_to=0)
     with pytest.raises(CompressError, match=r"max_layer_ratio 1\.0 is outside \(0, 1\)"):

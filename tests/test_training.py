@@ -171,6 +171,8 @@ def test_crops_are_made_grey_flat_and_blurred_now_and_then() -> None:
         (photographs(20), True, "has no label: give pairs .* or distill"),
         ([(photographs(1)[0], 0)] * 20, False, "none are needed: give the images alone"),
         ([(photographs(1)[0], -1)] * 20, True, "numbered from 0"),
+        ([(photographs(1)[0], "cat")] * 20, True, r"image \d+ has the label 'cat': give the number of its class"),
+        ([(photographs(1)[0], None)] * 20, True, r"image \d+ has the label None: give the number of its class"),
     ],
 )
 def test_images_of_a_wrong_kind_are_refused(images: Sequence[object], labelled: bool, message: str) -> None:

@@ -163,13 +163,16 @@ def check_request(
     """Refuse, before any work, what no backbone can be pruned by.
 
     Raises:
-        CompressError: not exactly one of ratio and target, a ratio outside [0, 1), an unknown method, images, labels
-            or regions that do not go with it, or options that contradict each other.
+        CompressError: not exactly one of ratio and target, one that is neither number nor target, a ratio outside
+            [0, 1), an unknown method, images, labels or regions that do not go with it, or options that contradict
+            each other.
     """
     chosen = find_method(method)
     scope = rule.scope if rule else chosen.scope
     if (ratio is None) == (target is None):
         raise CompressError("a ratio or a target says how much to prune: give one of them, e.g. ratio 0.5")
+    if target is not None and not isinstance(target, Target):
+        raise CompressError(f'target {target!r} is no Target: make one, such as Target.parse("params", "50%")')
     if ratio is not None:
         (rule or Rule()).check(ratio)
     if cuts < 1:

@@ -6,6 +6,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise unknown("scope", self.scope, SCOPES, "choose one of these")
+        if isinstance(self.ignore, str):
+            raise CompressError(f"ignore {self.ignore!r} is a text, not a tuple of patterns: give ({self.ignore!r},)")
         if self.round_to < 1:
             raise CompressError(f"round_to {self.round_to} is below 1: 8 keeps channels in multiples of eight")
         if self.max_layer_ratio is not None and not 0 < self.max_layer_ratio < 1:
@@ -101,7 +104,9 @@ class Rule:
 
 
 def check_ratio(ratio: float) -> None:
-    """Raises CompressError for a ratio outside [0, 1)."""
+    """Raises CompressError for a ratio that is no number or is outside [0, 1)."""
+    if not isinstance(ratio, Real):
+        raise CompressError(f"ratio {ratio!r} is no number: give one in [0, 1), such as 0.5")
     if not 0 <= ratio < 1:
         raise CompressError(f"ratio {ratio} is outside [0, 1): 0.5 removes half of the channels of every layer")
 

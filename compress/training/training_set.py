@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,9 +174,15 @@ class TrainingSet:
             raise CompressError(f"image {place} comes with a label, and none are needed: give the images alone")
         image, label = item if self._labelled else (item, -1)
         image = require_image(image, place)
-        if self._labelled and int(label) < 0:
+        try:
+            number = index(label)
+        except TypeError as error:
+            raise CompressError(
+                f"image {place} has the label {label!r}: give the number of its class, from 0"
+            ) from error
+        if self._labelled and number < 0:
             raise CompressError(f"image {place} has the label {label}: classes are numbered from 0")
-        return image, int(label)
+        return image, number
 
     def _made(self, views: Sequence[Tensor], labels: Sequence[int]) -> Batch:
         images = torch.stack(list(views)).float().div_(255).sub_(self._mean).div_(self._std)
