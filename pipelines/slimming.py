@@ -159,8 +159,11 @@ class Slimming:
         )
         if self.recovering is None and self.cuts > 1:
             raise CompressError(f"{self.cuts} cuts are for recovering in between: give --images, or make one cut")
-        if self.recovering is None and self.reinit:
-            raise CompressError("fresh weights that are not trained are of no use: give --images, or drop --reinit")
+        if self.reinit and not (self.recovering and RECOVERIES[self.recovering.name].steps):
+            raise CompressError(
+                "fresh weights that are not trained are of no use: recover them by distill, for which give --images, or "
+                "by finetune, or drop --reinit"
+            )
         if self.recovering:
             self.recovering.check(images)
         find_device(self.device)

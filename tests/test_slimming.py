@@ -66,6 +66,7 @@ def slimming(method: str = "magnitude", recovering: Recovering | None = None, **
         (slimming("bn", FINETUNE), "both", "nothing in this request reads images without classes"),
         (slimming(cuts=2), "nothing", "2 cuts are for recovering in between"),
         (slimming(reinit=True), "nothing", "fresh weights that are not trained are of no use"),
+        (slimming(recovering=STATISTICS, reinit=True), "plain", "fresh weights that are not trained are of no use"),
         (slimming(one_shot=True), "nothing", "method magnitude has no sparse phase"),
         (slimming("bn", sparse_steps=0), "plain", "0 sparse steps train nothing"),
         (slimming(recovering=Recovering("distill", 3, "tpu")), "plain", "device 'tpu'"),
