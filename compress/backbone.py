@@ -37,8 +37,8 @@ class Pruning:
             runs those layers and the file does not hold them, but their size is counted.
         sparse_steps: steps of sparse training before the cuts; 0 for a method that wants it and was run
             in one shot, None for a method without such a phase.
-        recover_steps: steps of training after the first cut, those between cuts among them; after `reinit`, which throws
-            away what was trained before, only those that followed it.
+        recover_steps: steps of training after the first cut, those between cuts among them; of fresh weights, which
+            `reinit` stands for, only those that followed it, since it throws away what was trained before.
     """
 
     method: str

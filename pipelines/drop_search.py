@@ -18,6 +18,10 @@ _ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01 in floating point
 EVALUATIONS = 10  # always enough: 5 of the scan, 2 to a step of 0.05, 3 to a step of 0.01
 
 
+class DropError(CompressError):
+    """No ratio that was tried stays within the drop."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """A ratio, and the score of what was cut by it; or None and why it could not be cut."""
@@ -60,8 +64,8 @@ def largest_ratio_within_drop(
         evaluations: how often to cut and judge at most; below 10 the answer may be coarser than 0.01.
 
     Raises:
-        CompressError: a drop outside [0, 1), no evaluation, scores that are not finite, or a drop that no ratio tried
-            can meet; the message names the smallest that one can.
+        DropError: no ratio tried can meet the drop; the message names the smallest that one can.
+        CompressError: a drop outside [0, 1), no evaluation, or scores that are not finite.
     """
     check_drop(drop)
     if evaluations < 1:
@@ -110,12 +114,13 @@ def _next_candidate(low: int, high: int) -> int | None:
     return None
 
 
-def _cannot_be_met(trials: list[Trial], dense: float, drop: float) -> CompressError:
+def _cannot_be_met(trials: list[Trial], dense: float, drop: float) -> DropError:
     loss, ratio = min((dense - trial.score, trial.ratio) for trial in trials if trial.score is not None)
     nearest = math.ceil((loss - _ROUNDING) * 1e4) / 1e4  # rounded up: what is named here can be met
-    return CompressError(
+    return DropError(
         f"AUROC drop {drop} cannot be met: of the {len(trials)} ratios tried down to {trials[-1].ratio}, {ratio} "
-        f"loses least, {nearest:.4f} of {dense:.4f}; allow a drop of {nearest:.4f}, recover, or choose another method"
+        f"loses least, {nearest:.4f} of {dense:.4f}; allow a drop of {nearest:.4f}, recover for more steps, or choose "
+        "another method"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -161,8 +162,8 @@ class Slimming:
             raise CompressError(f"{self.cuts} cuts are for recovering in between: give --images, or make one cut")
         if self.reinit and not (self.recovering and RECOVERIES[self.recovering.name].steps):
             raise CompressError(
-                "fresh weights that are not trained are of no use: recover them by distill, for which give --images, or "
-                "by finetune, or drop --reinit"
+                "fresh weights that are not trained are of no use: recover them by distill (with --images) or finetune "
+                "(with --labelled), or drop --reinit"
             )
         if self.recovering:
             self.recovering.check(images)
@@ -319,8 +320,22 @@ def state_file(keep: Path | None, phase: str) -> Path | None:
 
 def forget(keep: Path) -> None:
     """Delete the states of training beside `keep`, which is made."""
-    for file in keep.parent.glob(f"{escape(keep.name)}.*.state*"):
+    for file in _states(keep):
         file.unlink(missing_ok=True)
+
+
+def kept_for_later(keep: Path | None) -> str:
+    """What to tell of states that a search which found nothing leaves beside `keep`; empty if there are none."""
+    if keep is None or not _states(keep):
+        return ""
+    return (
+        "; its trainings are kept for a search with a larger drop: before one of another kind, "
+        f"rm {shlex.quote(str(keep))}.*.state*"
+    )
+
+
+def _states(keep: Path) -> list[Path]:
+    return list(keep.parent.glob(f"{escape(keep.name)}.*.state*"))
 
 
 @contextlib.contextmanager

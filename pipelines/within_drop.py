@@ -13,9 +13,9 @@ from compress import Backbone
 from compress.errors import CompressError
 from compress.pruning import Ranking, channel_groups
 from compress.training import Report
-from pipelines.drop_search import DropSearch, check_drop, largest_ratio_within_drop
+from pipelines.drop_search import DropError, DropSearch, check_drop, largest_ratio_within_drop
 from pipelines.evaluate import DetectorSettings
-from pipelines.slimming import Images, Slimming, state_file
+from pipelines.slimming import Images, Slimming, kept_for_later, state_file
 from pipelines.validation import validation_auroc, validation_split
 
 NEAR_CHANCE = 0.6  # below it a detector guesses, and any ratio is "within" a drop
@@ -43,10 +43,11 @@ def slim_within_drop(
     Args:
         slimming, backbone, teacher, images: see `Slimming.slim`; the slimming's own ratio does not count.
         keep: see `state_file`; each ratio has states of its own, but for a sparse phase that serves all. Without it,
-            each runs its own.
+            each runs its own. They stay if no ratio is found, for a search with a larger drop.
 
     Raises:
-        CompressError: a drop outside [0, 1), a `backbone` that detects nothing, or no ratio stays within the drop.
+        DropError: no ratio stays within the drop; the message tells how to clear the states that are kept.
+        CompressError: a drop outside [0, 1), or a `backbone` that detects nothing.
     """
     check_drop(drop)
     channel_groups(backbone, slimming.rule)  # a network or a rule that cannot be pruned is refused before the long work
@@ -74,7 +75,10 @@ def slim_within_drop(
             backbone, teacher, images, ranking=ranking, seed=seed, keep=place, phase=phase, track=track, report=report
         )
 
-    return largest_ratio_within_drop(cut, score, dense=dense, drop=drop)
+    try:
+        return largest_ratio_within_drop(cut, score, dense=dense, drop=drop)
+    except DropError as error:
+        raise DropError(f"{error}{kept_for_later(keep)}") from error
 
 
 def told(search: DropSearch[Backbone]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,5 +161,32 @@ def test_refusals_come_before_the_first_cut(
 
 def test_a_drop_that_no_ratio_meets_is_refused(dense: Backbone, categories: tuple[Category, ...], judge: Judge) -> None:
     judge(lambda ratio, name: 0.9 - ratio)
-    with pytest.raises(CompressError, match=r"AUROC drop 0\.001 cannot be met: .* allow a drop of 0\.01"):
-        search(dense, categories, 0.001)
+    with pytest.raises(CompressError, match=r"AUROC drop 0\.001 cannot be met: .* allow a drop of 0\.01.* method$"):
+        search(dense, categories, 0.001, keep=Path("nothing is trained.safetensors"))
+
+
+@pytest.mark.usefixtures("small_recipes")
+def test_the_states_of_a_search_that_found_nothing_are_told(
+    dense: Backbone, categories: tuple[Category, ...], judge: Judge, photographs: Path, tmp_path: Path
+) -> None:
+    """They serve one with a larger drop, and stand in the way of one with other steps; `rm` takes them away."""
+    keep = tmp_path / "the slim.safetensors"
+
+    def searched(drop: float, steps: int) -> list[int]:
+        trained: list[int] = []
+        slimming, images = Slimming(recovering=Recovering("distill", steps)), Images(open_images([photographs]))
+        search(
+            dense, categories[:1], drop,
+            slimming=slimming, images=images, keep=keep, report=lambda *told: trained.append(told[0]),
+        )  # fmt: skip
+        return trained
+
+    judge(lambda ratio, name: 0.9 - ratio)
+    with pytest.raises(CompressError, match=r"recover for more steps, .*; its trainings are kept .*, rm ") as refused:
+        searched(0.001, steps=2)
+    assert searched(0.012, steps=2) == []
+    with pytest.raises(CompressError, match="belongs to another request"):
+        searched(0.012, steps=1)
+    clear = str(refused.value).rpartition("before one of another kind, ")[2]
+    subprocess.run(["/bin/sh", "-c", clear], check=True)
+    assert not list(tmp_path.iterdir())
