@@ -268,6 +268,14 @@ def test_refusals() -> None:
         Rule(max_layer_ratio=1.0)
 
 
+def test_a_layer_of_one_channel_is_refused_with_what_helps() -> None:
+    groups, scores = [_group("wide", 8), _group("narrow", 1)], [torch.rand(8), torch.rand(1)]
+    with pytest.raises(CompressError, match=r"of narrow: .* one is 0\.0; .* ignore that layer, or give max_layer"):
+        select(groups, scores, 0.2, Rule())
+    for rule in (Rule(max_layer_ratio=0.9), Rule(round_to=2)):
+        assert _kept(groups, select(groups, scores, 0.2, rule)) == [6, 1]
+
+
 def test_a_limit_saves_narrow_groups() -> None:
     """Ratio 0.9 of 8 channels leaves none; a limit of 0.95 leaves one."""
     assert _kept([_group("a", 8)], select([_group("a", 8)], [torch.rand(8)], 0.9, Rule(max_layer_ratio=0.95))) == [1]

@@ -263,5 +263,6 @@ def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) ->
         largest = math.floor((1 - narrowest.full ** (-1 / rule.power)) * 1000) / 1000
         raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
-            f"the largest ratio that leaves one is {largest}"
+            f"the largest ratio that leaves one is {largest}; to go beyond it, ignore that layer, or give "
+            "max_layer_ratio or round_to, under which every layer keeps one"
         )
