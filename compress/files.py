@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -113,7 +114,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def atomic_save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a `.safetensors` file of `tensors` with that `header`, whole or not at all.
+    """Write a `.safetensors` file of `tensors` with that `header`, whole or not at all; the same ones, the same bytes.
 
     Raises:
         CompressError: `path` cannot be written.
@@ -121,8 +122,20 @@ def atomic_save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], hea
     with atomic_path(path) as temporary:
         try:
             save_file(dict(tensors), temporary, dict(header))
+            _order_header(temporary)
         except SafetensorError as error:  # what a full disk comes out as
             raise OSError(str(error)) from error
+
+
+def _order_header(file: Path) -> None:
+    """Sort what a `.safetensors` file says of itself, which safetensors writes in an order drawn anew each time."""
+    with file.open("rb+") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        found = json.loads(stream.read(length))
+        found["__metadata__"] = dict(sorted(found["__metadata__"].items()))
+        ordered = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+        stream.seek(8)
+        stream.write(ordered.ljust(length))  # as long as it was, by spaces at its end: the tensors stay where they are
 
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
