@@ -205,7 +205,7 @@ def _parse_pruning(given: dict[str, Any]) -> Pruning:
     _require(all(isinstance(count, int) and count >= 0 for count in steps), f"steps {steps}")
     for name, shape in pruning.tail_shapes.items():
         _require(all(isinstance(side, int) and side >= 0 for side in shape), f"shape of {name}")
-    return pruning
+    return dataclasses.replace(pruning, tail_shapes={name: tuple(own) for name, own in pruning.tail_shapes.items()})
 
 
 def _require_widths(spec: BackboneSpec, state: Mapping[str, Tensor]) -> None:
