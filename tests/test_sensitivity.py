@@ -161,6 +161,7 @@ def test_the_command_writes_table_figure_and_numbers(tiny_dataset: Path, tmp_pat
     written = json.loads((out / "sensitivity.json").read_text())
     table = pd.read_csv(out / "sensitivity.csv")
     assert (written["images"], written["method"]) == (6, "magnitude")
+    assert (written["weights"], written["taps"]) == ("none (seed 0)", ["features.3", "features.8"])
     assert [cut["group"] for cut in written["cuts"]] == table["group"].tolist()
     assert table["error"].gt(0).any()
     # 0.9 of its 8 channels would be all; 7 go, each with 16 + 1 parameters in this layer and 16 in the next.

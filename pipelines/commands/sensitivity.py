@@ -52,6 +52,14 @@ def sensitivity(
         print_line("* its channels come out in the feature maps: those that go are lost to the detector besides")
     if output:
         title = f"{backbone.spec.arch}, channels ranked by {method}"
-        made_by = {"model": model, "method": method, "seed": seed, "images": len(chosen), "command": command_line()}
+        made_by = {
+            "model": model,
+            "weights": backbone.spec.weights.source,
+            "taps": list(backbone.spec.taps),
+            "method": method,
+            "seed": seed,
+            "images": len(chosen),
+            "command": command_line(),
+        }
         write_sensitivity(output, rows, title=title, made_by=made_by)
         print_line(f"wrote {output}")
