@@ -14,6 +14,7 @@ import compress
 from anomaly import Category, open_dataset
 from compress import Backbone, CompressError
 from compress.importance import METHODS
+from pipelines import drop_search
 from pipelines import within_drop as module
 from pipelines.drop_search import DropSearch
 from pipelines.image_sets import open_images
@@ -167,26 +168,36 @@ def test_a_drop_that_no_ratio_meets_is_refused(dense: Backbone, categories: tupl
 
 @pytest.mark.usefixtures("small_recipes")
 def test_the_states_of_a_search_that_found_nothing_are_told(
-    dense: Backbone, categories: tuple[Category, ...], judge: Judge, photographs: Path, tmp_path: Path
+    dense: Backbone,
+    categories: tuple[Category, ...],
+    judge: Judge,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They serve one with a larger drop, and stand in the way of one with other steps; `rm` takes them away."""
-    keep = tmp_path / "the slim.safetensors"
 
     def searched(drop: float, steps: int) -> list[int]:
         trained: list[int] = []
-        slimming, images = Slimming(recovering=Recovering("distill", steps)), Images(open_images([photographs]))
         search(
-            dense, categories[:1], drop,
-            slimming=slimming, images=images, keep=keep, report=lambda *told: trained.append(told[0]),
-        )  # fmt: skip
+            dense,
+            categories[:1],
+            drop,
+            slimming=Slimming(recovering=Recovering("distill", steps)),
+            images=Images(open_images([photographs])),
+            keep=tmp_path / "the slim.safetensors",
+            report=lambda *told: trained.append(told[0]),
+        )
         return trained
 
+    monkeypatch.setattr(drop_search, "SCAN", (20,))  # one ratio is enough
+    monkeypatch.setattr(drop_search, "STEPS", ())
     judge(lambda ratio, name: 0.9 - ratio)
     with pytest.raises(CompressError, match=r"recover for more steps, .*; its trainings are kept .*, rm ") as refused:
-        searched(0.001, steps=2)
-    assert searched(0.012, steps=2) == []
+        searched(0.1, steps=2)
+    assert searched(0.3, steps=2) == []
     with pytest.raises(CompressError, match="belongs to another request"):
-        searched(0.012, steps=1)
+        searched(0.3, steps=1)
     clear = str(refused.value).rpartition("before one of another kind, ")[2]
     subprocess.run(["/bin/sh", "-c", clear], check=True)
     assert not list(tmp_path.iterdir())
