@@ -328,10 +328,9 @@ def kept_for_later(keep: Path | None) -> str:
     """What to tell of states that a search which found nothing leaves beside `keep`; empty if there are none."""
     if keep is None or not _states(keep):
         return ""
-    return (
-        "; its trainings are kept for a search with a larger drop: before one of another kind, "
-        f"rm {shlex.quote(str(keep))}.*.state*"
-    )
+    file = shlex.quote(str(keep))
+    later = f"a larger drop with -o {file}"
+    return f"; its trainings are kept for {later}; before a search of another kind, rm {file}.*.state*"
 
 
 def _states(keep: Path) -> list[Path]:

@@ -198,6 +198,6 @@ def test_the_states_of_a_search_that_found_nothing_are_told(
     assert searched(0.3, steps=2) == []
     with pytest.raises(CompressError, match="belongs to another request"):
         searched(0.3, steps=1)
-    clear = str(refused.value).rpartition("before one of another kind, ")[2]
+    clear = str(refused.value).rpartition("before a search of another kind, ")[2]
     subprocess.run(["/bin/sh", "-c", clear], check=True)
     assert not list(tmp_path.iterdir())
