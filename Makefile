@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/compress demo -o demo
 
 test: setup lint
-	$(BIN)/pytest -n logical --maxprocesses 8 --durations 20
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal --durations 20
 
 lint: setup
 	$(BIN)/ruff check .
