@@ -74,8 +74,7 @@ def history(slim: Backbone) -> str:
     told = f"weights: {slim.spec.weights.source}; {pruning.method} at ratio {pruning.ratio:.3g}, scope {pruning.scope}"
     if pruning.sparse_steps is not None:
         told += f"; sparse phase of {pruning.sparse_steps} steps" if pruning.sparse_steps else "; one shot"
-    if pruning.recover == "none" and not pruning.kept:
-        return told
     if pruning.recover == "none":
-        return f"{told}; no recovery was done, so features have suffered: --images DIR recovers"
+        suffered = "; no recovery was done, so features have suffered: --images DIR recovers"
+        return told + (suffered if pruning.kept else "")
     return f"{told}; recovery: {pruning.recover}, {pruning.recover_steps} steps"

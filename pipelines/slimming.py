@@ -94,7 +94,8 @@ class Recovering:
         """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach; tells if in vain."""
         self.check(images)
         better = RECOVERIES[self.name].recover(slim, teacher, self._given(images), run)
-        if run.steps and better.spec.pruning == slim.spec.pruning:
+        before = slim.state_dict()
+        if run.steps and all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
             note(
                 f"recovery {self.name} gained nothing: no state was better on the held-out images than the first; take "
                 "more --steps or images"

@@ -53,7 +53,7 @@ def recalibrate(
     with torch.no_grad():
         for step in track(range(batches), "recalibrating", batches):
             student(data.views(step).images.to(place))
-    return recovered(slim, student.trunk.state_dict(), "bn")
+    return recovered(slim, student.trunk.state_dict(), "bn", 0)
 
 
 def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Run) -> Backbone:

@@ -42,8 +42,8 @@ def distill(
             and the images of an earlier recovery, the same images are held out; others may have been trained on.
 
     Returns:
-        On the CPU, float32, in evaluation mode: the state that was best on the held-out images. If that is the one
-        before the first step, its record is that of `slim`.
+        On the CPU, float32, in evaluation mode: the state that was best on the held-out images. The steps are
+        recorded even if that is the one before the first of them.
 
     Raises:
         RecoveryError: the loss is not finite; the error's `backbone` is the last good state.
@@ -68,7 +68,7 @@ def recover(slim: Backbone, teacher: Backbone, images: Sequence[Tensor], run: Ru
             request={"verb": "distill", **digests(slim=slim, teacher=teacher)},
             title="distilling",
         )
-    return recovered(slim, student.trunk.state_dict(), "distill", outcome)
+    return recovered(slim, student.trunk.state_dict(), "distill", outcome.steps)
 
 
 def distance_to(teacher: Backbone, slim: Backbone, data: TrainingSet, run: Run) -> StageDistance:

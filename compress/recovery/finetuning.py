@@ -98,7 +98,7 @@ def train_classifier(
     outcome = train(student, cross_entropy(student), data, run, request=request, title="training the classifier")
     state = student.backbone.trunk.state_dict()
     if spec.pruning is not None:
-        student.backbone = recovered(classifier.backbone, state, "finetune", outcome)
+        student.backbone = recovered(classifier.backbone, state, "finetune", outcome.steps)
     else:
         origin = WeightsOrigin(f"{spec.weights.source}, fine-tuned", sha256_of_state(state))
         student.backbone = assemble(replace(spec, weights=origin), state)
@@ -152,4 +152,4 @@ def _finetune(slim: Backbone, teacher: Backbone | None, images: Sequence[tuple[T
             request={"verb": "finetune", **digests(slim=slim, teacher=teacher)},
             title="fine-tuning",
         )
-    return recovered(slim, student.backbone.trunk.state_dict(), "finetune", outcome)
+    return recovered(slim, student.backbone.trunk.state_dict(), "finetune", outcome.steps)

@@ -11,7 +11,7 @@ import torch
 from compress.backbone import Backbone, Pruning, assemble
 from compress.errors import CompressError
 from compress.networks import State
-from compress.training import DivergedError, Outcome, digest_of
+from compress.training import DivergedError, digest_of
 
 
 class RecoveryError(CompressError):
@@ -33,21 +33,14 @@ def record_of(slim: Backbone) -> Pruning:
     return slim.spec.pruning
 
 
-def recovered(slim: Backbone, state: State, recover: str, outcome: Outcome | None = None) -> Backbone:
-    """`slim` with the weights `state`, its record saying that `recover` was done.
-
-    `outcome` is that of the training. If nothing was better than the first state, `state` is that of `slim`, and so is
-    the record.
-    """
-    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+def recovered(slim: Backbone, state: State, recover: str, steps: int) -> Backbone:
+    """`slim` with the weights `state`, its record saying that `recover` was done, in `steps` steps."""
     before = record_of(slim)
-    if outcome is not None and outcome.best_step == 0:
-        return assemble(slim.spec, state)
     done = [] if before.recover == "none" else before.recover.split("+")
     if done[-1:] != [recover]:
         done.append(recover)
-    steps = before.recover_steps + (outcome.steps if outcome else 0)
-    pruning = replace(before, recover="+".join(done), recover_steps=steps)
+    pruning = replace(before, recover="+".join(done), recover_steps=before.recover_steps + steps)
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     return assemble(replace(slim.spec, pruning=pruning), state)
 
 
@@ -62,7 +55,7 @@ def keeping_last_good(slim: Backbone, recover: str, trunk: str) -> Iterator[None
     except DivergedError as error:
         state = {name.removeprefix(trunk): t for name, t in error.state.items() if name.startswith(trunk)}
         told = f"{error}; the last good state is that of step {error.step}"
-        raise RecoveryError(told, recovered(slim, state, recover, Outcome(error.step, error.step))) from error
+        raise RecoveryError(told, recovered(slim, state, recover, error.step)) from error
 
 
 def require_parent(slim: Backbone, teacher: Backbone) -> None:
