@@ -212,10 +212,11 @@ def assemble(spec: BackboneSpec, state: State) -> Backbone:
 def in_float32(backbone: Backbone) -> Backbone:
     """`backbone` itself, or a copy in float32 if its weights are of another type, as after `.half()`.
 
-    Who scores, cuts or counts runs images in float32 through it.
+    Who scores, cuts, counts or exports runs images in float32 through it.
     """
-    kinds = {tensor.dtype for tensor in backbone.state_dict().values() if tensor.is_floating_point()}
-    return backbone if kinds <= {torch.float32} else copy.deepcopy(backbone).float()
+    tensors = (*backbone.parameters(), *backbone.buffers())
+    fits = all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point())
+    return backbone if fits else copy.deepcopy(backbone).float()
 
 
 def _require_names(arch: str, parent: nn.Module, shapes: Shapes) -> None:

@@ -134,8 +134,9 @@ def _order_header(file: Path) -> None:
         found = json.loads(stream.read(length))
         found["__metadata__"] = dict(sorted(found["__metadata__"].items()))
         ordered = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
-        stream.seek(8)
-        stream.write(ordered.ljust(length))  # as long as it was, by spaces at its end: the tensors stay where they are
+        if len(ordered) <= length:  # as long as it was, by spaces at its end: the tensors stay where they are
+            stream.seek(8)
+            stream.write(ordered.ljust(length))
 
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:

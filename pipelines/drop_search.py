@@ -119,8 +119,8 @@ def _cannot_be_met(trials: list[Trial], dense: float, drop: float) -> DropError:
     nearest = math.ceil((loss - _ROUNDING) * 1e4) / 1e4  # rounded up: what is named here can be met
     return DropError(
         f"AUROC drop {drop} cannot be met: of the {len(trials)} ratios tried down to {trials[-1].ratio}, {ratio} "
-        f"loses least, {nearest:.4f} of {dense:.4f}; allow a drop of {nearest:.4f}, recover for more steps, or choose "
-        "another method"
+        f"loses least, {nearest:.4f} of {dense:.4f}; allow a drop of {nearest:.4f}, recover, longer if you did, or "
+        "choose another method"
     )
 
 

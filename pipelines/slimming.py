@@ -11,6 +11,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anomaly.progress import Track, quiet
 from compress import RECOVERIES, Backbone, RecoveryError, prune, reinitialise, save
 from compress.errors import CompressError, unknown
@@ -94,11 +96,11 @@ class Recovering:
         """`slim`, recovered with what `teacher`, its dense parent, or the images' classes teach; tells if in vain."""
         self.check(images)
         better = RECOVERIES[self.name].recover(slim, teacher, self._given(images), run)
-        before = slim.state_dict()
-        if run.steps and all(tensor.equal(before[name]) for name, tensor in better.state_dict().items()):
+        before, cut = slim.state_dict(), slim.spec.pruning
+        if run.steps and cut and cut.kept and all(map(torch.equal, better.state_dict().values(), before.values())):
             note(
-                f"recovery {self.name} gained nothing: no state was better on the held-out images than the first; take "
-                "more --steps or images"
+                f"{self.name} gained nothing at ratio {cut.ratio:.3g}: no state was better on the held-out images than "
+                "the first; take more --steps or images"
             )
         return better
 
@@ -164,7 +166,7 @@ class Slimming:
         if self.reinit and not (self.recovering and RECOVERIES[self.recovering.name].steps):
             raise CompressError(
                 "fresh weights that are not trained are of no use: recover them by distill (with --images) or finetune "
-                "(with --labelled), or drop --reinit"
+                "(with --labelled), or drop reinit"
             )
         if self.recovering:
             self.recovering.check(images)
@@ -330,8 +332,7 @@ def kept_for_later(keep: Path | None) -> str:
     if keep is None or not _states(keep):
         return ""
     file = shlex.quote(str(keep))
-    later = f"a larger drop with -o {file}"
-    return f"; its trainings are kept for {later}; before a search of another kind, rm {file}.*.state*"
+    return f"; its trainings are kept for a larger drop with -o {file}; before any other search, rm {file}.*.state*"
 
 
 def _states(keep: Path) -> list[Path]:

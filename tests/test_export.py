@@ -203,3 +203,12 @@ def test_errors_of_maps_by_hand() -> None:
     assert deviation(reference, other) == pytest.approx(0.5 / 4)
     assert relative_error(reference, other) == pytest.approx(0.5 / 5)
     assert relative_error(reference, reference) == 0
+
+
+def test_a_network_in_half_precision_is_exported_in_float32(slim: compress.Backbone, tmp_path: Path) -> None:
+    half = copy.deepcopy(slim).half()
+    exported = export_onnx(half, tmp_path / "half.onnx")
+    with torch.no_grad():
+        expected = half.float()(images(1))
+    for own, other in zip(exported(images(1)), expected, strict=True):
+        assert deviation(other.numpy(), own.numpy()) < 1e-5

@@ -115,19 +115,50 @@ def test_a_target_that_no_ratio_meets_names_the_nearest_that_can(small: Backbone
     assert compress.cost_of(slim).params_used <= float(named.rstrip("k")) * 1000
 
 
+LIMITED = Rule(max_layer_ratio=0.5, round_to=8, ignore=("features.8*",), protect_taps=True)
+
+
 @pytest.mark.parametrize(
-    ("rule", "cure"),
+    ("rule", "cures"),
     [
-        (Rule(max_layer_ratio=0.3), "ratio 0.3, .*allow that much, raise max_layer_ratio, or choose a smaller"),
-        (Rule(round_to=16), "allow that much, lower round_to, or choose a smaller"),
-        (Rule(ignore=("features.1*",), protect_taps=True), "much, ignore fewer layers, let tapped channels go, or"),
-        (Rule("stage"), "allow that much, take another scope, .*, or choose a smaller"),
-        (Rule(), "allow that much, or choose a smaller"),
+        (Rule(), {"give max_layer_ratio 0.99, .*": Rule(max_layer_ratio=0.99)}),
+        (Rule(max_layer_ratio=0.3), {"raise max_layer_ratio": Rule(max_layer_ratio=0.6)}),
+        (Rule(round_to=16), {"lower round_to and give max_layer_ratio 0.99": Rule(round_to=8, max_layer_ratio=0.99)}),
+        (
+            LIMITED,
+            {
+                "raise max_layer_ratio": Rule(
+                    max_layer_ratio=0.9, round_to=16, ignore=("features.1*",), protect_taps=True
+                ),
+                "lower round_to": replace(LIMITED, round_to=1),
+                "ignore fewer layers": replace(LIMITED, ignore=()),
+                "let tapped channels go": replace(LIMITED, protect_taps=False),
+            },
+        ),
+        (
+            Rule("stage", max_layer_ratio=0.9),
+            {
+                "raise max_layer_ratio": Rule("stage", max_layer_ratio=0.99),
+                "take another scope, .*": Rule(max_layer_ratio=0.9),
+            },
+        ),
+        (Rule("global"), {}),
     ],
 )
-def test_a_target_that_cannot_be_met_names_the_limits_that_are_set(rule: Rule, cure: str, small: Backbone) -> None:
-    with pytest.raises(CompressError, match=cure):
-        find_ratio(rank(small, method="magnitude", rule=rule), Target.parse("params", "100"))
+def test_a_target_that_cannot_be_met_names_what_would_let_it_go_further(
+    rule: Rule, cures: dict[str, Rule], small: Backbone
+) -> None:
+    def least(rule: Rule, named: str = "") -> float:
+        with pytest.raises(
+            CompressError, match=f"; allow that much, {named}or choose a smaller architecture"
+        ) as refused:
+            find_ratio(rank(small, method="magnitude", rule=rule), Target.parse("params", "10"))
+        number = str(refused.value).split("still has ")[1].split()[0]
+        return float(number.rstrip("k")) * (1000 if number.endswith("k") else 1)
+
+    reached = least(rule, "".join(f"{cure}, " for cure in cures))
+    for cured in cures.values():
+        assert least(cured, ".*") < reached
 
 
 def test_a_target_that_is_met_uncut_is_refused(small: Backbone) -> None:

@@ -171,8 +171,9 @@ def test_crops_are_made_grey_flat_and_blurred_now_and_then() -> None:
         (photographs(20), True, "has no label: give pairs .* or distill"),
         ([(photographs(1)[0], 0)] * 20, False, "none are needed: give the images alone"),
         ([(photographs(1)[0], -1)] * 20, True, "numbered from 0"),
-        ([(photographs(1)[0], "cat")] * 20, True, r"image \d+ has the label 'cat': give the number of its class"),
-        ([(photographs(1)[0], None)] * 20, True, r"image \d+ has the label None: give the number of its class"),
+        ([(photographs(1)[0], "cat")] * 20, True, r"image \d+ has the label 'cat': give its class as a whole number"),
+        ([(photographs(1)[0], None)] * 20, True, r"image \d+ has the label None: give its class as a whole number"),
+        ([(photographs(1)[0], 1.7)] * 20, True, "the label 1.7: give its class as a whole number, from 0"),
     ],
 )
 def test_images_of_a_wrong_kind_are_refused(images: Sequence[object], labelled: bool, message: str) -> None:
@@ -183,6 +184,9 @@ def test_images_of_a_wrong_kind_are_refused(images: Sequence[object], labelled: 
 def test_classes_are_counted_or_listed() -> None:
     pairs = [(image, index % 3) for index, image in enumerate(photographs())]
     assert training_set(pairs, labelled=True).classes() == 3
+    kinds: list[Callable[[int], object]] = [float, np.int64, np.float32, torch.tensor]  # as datasets have them
+    for kind in kinds:
+        assert training_set([(image, kind(label)) for image, label in pairs], labelled=True).classes() == 3
 
     class Listed(list[tuple[Tensor, int]]):
         classes = ("a", "b", "c", "d")

@@ -193,11 +193,11 @@ def test_the_states_of_a_search_that_found_nothing_are_told(
     monkeypatch.setattr(drop_search, "SCAN", (20,))  # one ratio is enough
     monkeypatch.setattr(drop_search, "STEPS", ())
     judge(lambda ratio, name: 0.9 - ratio)
-    with pytest.raises(CompressError, match=r"recover for more steps, .*; its trainings are kept .*, rm ") as refused:
+    with pytest.raises(CompressError, match=r"recover, longer if you did, .* are kept .*, rm ") as refused:
         searched(0.1, steps=2)
     assert searched(0.3, steps=2) == []
     with pytest.raises(CompressError, match="belongs to another request"):
         searched(0.3, steps=1)
-    clear = str(refused.value).rpartition("before a search of another kind, ")[2]
+    clear = str(refused.value).rpartition("before any other search, ")[2]
     subprocess.run(["/bin/sh", "-c", clear], check=True)
     assert not list(tmp_path.iterdir())

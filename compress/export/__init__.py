@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from compress.backbone import Backbone
+from compress.backbone import Backbone, in_float32
 from compress.cost import cost_of
 from compress.export.graph import DEFAULT_OPSET, OPSETS, check_opset, to_graph
 from compress.export.header import FORMAT, Header, read_model
@@ -56,6 +56,7 @@ def export_onnx(
     """
     check_opset(opset)
     require_writable(path)
+    backbone = in_float32(backbone)
     spec = backbone.spec
     checked = range(min(len(images), PARITY_IMAGES))
     views = normalised_views(images, checked, spec) if checked else patterned_views(spec)

@@ -38,6 +38,7 @@ def prune_in_steps(
         CompressError: a ratio or steps out of range, or what `rank` and `recover` refuse.
     """
     check_ratio(ratio)
+    ratio = float(ratio)
     if steps < 1:
         raise CompressError(f"{steps} cuts prune nothing: 1 is a single cut, 3 are a usual choice")
     before = (backbone.spec.pruning or UNPRUNED).ratio

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from compress.backbone import Backbone
+from compress.backbone import Backbone, in_float32
 from compress.errors import CompressError
 from compress.networks.evaluating import evaluating
 
@@ -27,6 +27,7 @@ def measure_latency(backbone: Backbone, *, images: int = 1, repeats: int = 30, w
     """
     if images < 1 or repeats < 1:
         raise CompressError(f"{repeats} repeats of {images} images measure nothing: both must be 1 at least")
+    backbone = in_float32(backbone)
     device = next(backbone.parameters()).device
     batch = torch.zeros(images, 3, backbone.spec.size, backbone.spec.size, device=device)
     times = []

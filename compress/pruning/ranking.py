@@ -78,6 +78,7 @@ class Ranking:
         Raises:
             CompressError: a ratio outside [0, 1) or one that empties a layer.
         """
+        ratio = float(ratio)  # of numpy's kinds no record can be written
         before = self.backbone.spec.pruning or UNPRUNED
         recorded = replace(
             before,

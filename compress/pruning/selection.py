@@ -63,25 +63,29 @@ class Rule:
     def check(self, ratio: float) -> None:
         """Raises CompressError for a ratio outside [0, 1), or where it takes more than `max_layer_ratio` of a group."""
         check_ratio(ratio)
-        lost = self.share(ratio) if self.scope == "stage" else ratio
-        if self.max_layer_ratio is not None and lost > self.max_layer_ratio + _ROUNDING:
-            told = f", {lost:.4g} of each group under scope stage," if self.scope == "stage" else ""
+        if self.max_layer_ratio is not None and self.share(ratio) > self.max_layer_ratio + _ROUNDING:
+            largest = math.floor((1 - (1 - self.max_layer_ratio) ** (1 / self.power)) * 1000 + _ROUNDING) / 1000
+            stage = f" of each group under scope stage, which takes {self.share(ratio):.4g}" if self.power > 1 else ""
             raise RatioError(
-                f"ratio {ratio}{told} is above max_layer_ratio {self.max_layer_ratio}, which no layer may pass: "
-                "lower the one or raise the other"
+                f"ratio {ratio} is above max_layer_ratio {self.max_layer_ratio}{stage}: lower it to {largest}, or "
+                "raise the limit"
             )
 
     @property
     def cures(self) -> list[str]:
-        """What would let more channels go, for a message: one for each limit that is set."""
+        """What would let a cut go further, for a message: one for each limit that holds."""
+        unlimited = self.max_layer_ratio is None and self.scope in FIXED
+        # The narrowest layer stops a cut that would leave it nothing: other layers do not count then.
+        narrowest = unlimited and self.round_to == 1
         limits = {
+            "give max_layer_ratio 0.99, under which every layer keeps a channel": narrowest,
             "raise max_layer_ratio": self.max_layer_ratio is not None,
-            "lower round_to": self.round_to > 1,
-            "ignore fewer layers": bool(self.ignore),
+            "lower round_to" + (" and give max_layer_ratio 0.99" if unlimited else ""): self.round_to > 1,
+            "ignore fewer layers": bool(self.ignore) and not narrowest,
             "let tapped channels go": self.protect_taps,
             "take another scope, since stage leaves the stage maps whole": self.scope == "stage",
         }
-        return [cure for cure, binds in limits.items() if binds]
+        return [cure for cure, holds in limits.items() if holds]
 
     def limit(self, ratio: float) -> float:
         """The largest share that any one group may lose when `ratio` goes in all."""
@@ -263,6 +267,6 @@ def _check_no_group_empties(pools: Sequence[_Pool], ratio: float, rule: Rule) ->
         largest = math.floor((1 - narrowest.full ** (-1 / rule.power)) * 1000) / 1000
         raise RatioError(
             f"ratio {ratio} would leave none of the {narrowest.full} channels of {narrowest.group.root}: "
-            f"the largest ratio that leaves one is {largest}; to go beyond it, ignore that layer, or give "
-            "max_layer_ratio or round_to, under which every layer keeps one"
+            f"the largest ratio that leaves one is {largest}; to go beyond it, ignore that layer, or give round_to or "
+            "a larger max_layer_ratio, under which every layer keeps one"
         )

@@ -171,8 +171,8 @@ def find_ratio(ranking: Ranking, target: Target) -> tuple[float, Backbone]:
     if high > last:
         cures = ["allow that much", *ranking.rule.cures, "choose a smaller architecture"]
         raise CompressError(
-            f"target {target} cannot be met: ratio {last / quantity.steps}, the largest that can be cut, still has "
-            f"{_told(target.kind, cuts.value(last))} ({quantity.title}); {', '.join(cures[:-1])}, or {cures[-1]}"
+            f"target {target} cannot be met: ratio {last / quantity.steps}, the largest that its limits allow, still "
+            f"has {_told(target.kind, cuts.value(last))} ({quantity.title}); {', '.join(cures[:-1])}, or {cures[-1]}"
         )
     return high / quantity.steps, cuts.backbone(high)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,12 +173,9 @@ class TrainingSet:
             raise CompressError(f"image {place} comes with a label, and none are needed: give the images alone")
         image, label = item if self._labelled else (item, -1)
         image = require_image(image, place)
-        try:
-            number = index(label)
-        except TypeError as error:
-            raise CompressError(
-                f"image {place} has the label {label!r}: give the number of its class, from 0"
-            ) from error
+        number = _whole(label)
+        if number is None:
+            raise CompressError(f"image {place} has the label {label!r}: give its class as a whole number, from 0")
         if self._labelled and number < 0:
             raise CompressError(f"image {place} has the label {label}: classes are numbered from 0")
         return image, number
@@ -191,3 +187,11 @@ class TrainingSet:
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, *stream))
+
+
+def _whole(label: Any) -> int | None:
+    """`label` as an integer, whatever kind of number it is; None if it is none or has a fraction."""
+    try:
+        return int(label) if int(label) == label else None
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from tensors
+        return None
