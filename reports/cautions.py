@@ -8,11 +8,33 @@ from reports.groups import Row
 from reports.runs import NA, number, text
 from reports.summary import Summary
 
+_EXPERIMENT = {
+    "recover_steps": "steps of recovery",
+    "sparse_steps": "steps of the sparse phase",
+    "index": "indexes",
+    "dimension": "lengths of a patch's vector",
+}
+
 
 def cautions(summary: Summary) -> list[str]:
     """One sentence for each thing a reader must know before comparing two rows."""
     rows = [row for group in summary.groups for row in group.rows]
-    return [*_data(rows), *_weights(rows), *_times(rows), *_chance(summary), *_missing(summary)]
+    return [*_mixed(summary), *_data(rows), *_weights(rows), *_times(rows), *_chance(summary), *_missing(summary)]
+
+
+def _mixed(summary: Summary) -> Iterator[str]:
+    """Settings whose mean is of unlike experiments: what a row says of them, and what only its command may."""
+    for group in summary.groups:
+        label, apart = summary.label(group), "report them from folders of their own"
+        for name, told in _EXPERIMENT.items():
+            if len(values := _distinct(text(row, name) for row in group.rows)) > 1:
+                yield f"{label} is a mean over runs with different {told} ({_some(values)}): {apart}."
+        parts = sorted(_parts(group.rows, "category", "seed").items())
+        if repeated := [f"{category} with seed {seed}" for (category, seed), here in parts if len(here) > 1]:
+            yield (
+                f"{label} has several runs on {_some(repeated)}, and their mean counts as one run: if they were made "
+                f"in different ways (see their commands), {apart}."
+            )
 
 
 def _data(rows: list[Row]) -> Iterator[str]:

@@ -71,3 +71,27 @@ def test_cautions() -> None:
         assert words in told
     assert "near guessing" in " ".join(summary_text([run(image_auroc=0.51), half()]))
     assert "one seed" not in " ".join(summary_text([run(), run(seed=1)]))
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "told"),
+    [
+        ("recover_steps", (10, 220), "different steps of recovery (10, 220)"),
+        ("sparse_steps", (0, 300), "different steps of the sparse phase (0, 300)"),
+        ("index", ("exact", "IVF16,Flat"), "different indexes (IVF16,Flat, exact)"),
+        ("dimension", (192, 384), "different lengths of a patch's vector (192, 384)"),
+    ],
+)
+def test_a_mean_of_unlike_experiments_is_told(field: str, values: tuple[object, object], told: str) -> None:
+    first, second = values
+    mixed = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **{field: second})]))
+    assert f"magnitude 0.5 is a mean over runs with {told}: report them from folders of their own." in mixed
+    alike = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **{field: first})]))
+    assert "is a mean over runs" not in alike
+
+
+def test_several_runs_of_one_seed_are_told() -> None:
+    """Other scores or taps leave no trace in a row but in its command."""
+    told = " ".join(summary_text([run(), half(), half(image_auroc=0.5)]))
+    assert "magnitude 0.5 has several runs on a with seed 0, and their mean counts as one run" in told
+    assert "several runs" not in " ".join(summary_text([run(), half(), half(seed=1), half(category="b")]))
