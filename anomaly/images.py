@@ -26,9 +26,10 @@ MASK_THRESHOLD = 127  # above it a mask's pixel is defective
 
 
 def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
-    """The image as 8-bit RGB. Grey is repeated, transparency dropped, 16 bits scaled from 0...65535 to 0...255.
+    """The image as 8-bit RGB, turned as its EXIF tells. Grey is repeated, transparency dropped, 16 bits become 8.
 
-    Data of 12 bits in a file of 16 therefore comes out dark: spread it over the whole range first.
+    16 bits are scaled from 0...65535 to 0...255. Data of 12 bits in a file of 16 therefore comes out dark: spread it
+    over the whole range first.
     Where sides of `at_least` pixels are enough, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:

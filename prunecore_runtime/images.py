@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from prunecore_runtime.errors import ImageError
 from prunecore_runtime.regular_file import why_no_file
@@ -31,9 +31,10 @@ _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
-    """The image as 8-bit RGB. Grey is repeated, transparency dropped, 16 bits scaled from 0...65535 to 0...255.
+    """The image as 8-bit RGB, turned as its EXIF tells. Grey is repeated, transparency dropped, 16 bits become 8.
 
-    Data of 12 bits in a file of 16 therefore comes out dark: spread it over the whole range first.
+    16 bits are scaled from 0...65535 to 0...255. Data of 12 bits in a file of 16 therefore comes out dark: spread it
+    over the whole range first.
     Where sides of `at_least` pixels are enough, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
@@ -51,7 +52,7 @@ def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:
 
 
 def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) -> Image.Image:
-    """The image in its own mode; only its header is read unless it is to be decoded.
+    """The image in its own mode, turned as its EXIF tells; only the header of an upright one is read, unless `decode`.
 
     Raises:
         ImageError: missing, no file (a folder, a pipe, a device), no image, truncated, without pixels, or over
@@ -72,8 +73,10 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
                 )
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            if decode:
+            if decode or not _is_upright(image):
                 image.load()
+                if not _is_upright(image):
+                    ImageOps.exif_transpose(image, in_place=True)
         return image
     except ImageError:
         raise
@@ -87,6 +90,14 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
         raise ImageError(f"image {file} is damaged or no image ({_READ}): replace or remove it") from error
     except Exception as error:  # Pillow's decoders raise ten kinds on damaged files, and each version others
         raise ImageError(f"image {file} is truncated or damaged ({error}): replace or remove it") from error
+
+
+def _is_upright(image: Image.Image) -> bool:
+    """Whether the pixels are stored as they are to be seen, and not as the camera was held."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    except Exception:  # damage there says nothing of the pixels
+        return True
 
 
 def resized(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:

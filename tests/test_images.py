@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from anomaly import AnomalyError, Sample
 from anomaly.images import list_images, load_batches, load_image, load_mask, normalise, read_image, read_mask
@@ -116,6 +116,35 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path: Path) -> None:
     assert mask[:16, :32].all()
     assert int(mask.sum()) == 16 * 32
     assert not load_mask(Sample(image, "good")).any()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_seen_as_its_exif_turns_it(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """A camera that is held upright stores its rows as columns; the mask is drawn on what a viewer shows."""
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:20, :30, 0] = stored[:20, 30:, 1] = stored[20:, :, 2] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"turned{suffix}"
+    Image.fromarray(stored).save(file, exif=exif, quality=95)
+    turned = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1]}
+    across = stored.swapaxes(0, 1)
+    turned |= {5: across, 6: across[:, ::-1], 7: across[::-1, ::-1], 8: across[::-1]}
+    seen = np.asarray(read_image(file)).astype(int)
+    assert seen.shape == turned[orientation].shape
+    assert np.abs(seen - turned[orientation]).mean() < 12  # JPEG and WebP blur edges
+    mask = tmp_path / "mask.png"
+    Image.fromarray(turned[orientation][:, :, 2].copy()).save(mask)
+    shown = load_mask(Sample(file, "scratch", mask)).numpy()
+    blue = load_image(file).numpy()[2] > 127
+    assert (shown == blue).mean() > 0.98
+
+
+def test_damage_in_exif_is_no_damage_of_the_pixels(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (40, 20), "red").save(file, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert read_image(file).size == (40, 20)
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
