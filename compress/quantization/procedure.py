@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -15,7 +15,7 @@ from compress.backbone import Backbone
 from compress.cost import cost_of
 from compress.errors import CompressError, unknown
 from compress.export import Header, OnnxBackbone, to_graph
-from compress.export.parity import first_layer_above, intermediate, relative_error, require_float_parity
+from compress.export.parity import relative_error, require_float_parity
 from compress.export.views import normalised_views
 from compress.image_kinds import require_sequence
 from compress.progress import Track, quiet
@@ -35,6 +35,7 @@ from compress.quantization.weight_rounding import rounded_filters
 
 CHECKED = 8  # images that the result is checked on, none of which it was calibrated on
 TOLERANCE = 0.5  # relative error of a map above which int8 is taken for broken: 6 dB of signal over noise
+_OF_MAPS = "relative error of the maps"
 ASKED, HURTS, NO_KERNEL = "asked for", "hurts", "no integer kernel"
 
 MaxDrop = Limit[OnnxBackbone]
@@ -70,7 +71,8 @@ def quantize(
 
     Raises:
         CompressError: too few images, a pattern that matches nothing, a limit that cannot be met, an operator without
-            ONNX form, or maps that are off by more than half their norm; the message names the layer where it starts.
+            ONNX form, or maps that are off by more than half their norm; the message names the fewest layers that
+            bring them within it by staying float.
     """
     calibration = calibration or Calibration()
     check_backend(backend, calibration)
@@ -86,7 +88,7 @@ def quantize(
     asked = matching_layers(model, keep_float)
     float_deviation = require_float_parity(backbone, graph, check[:2])
     reference = maps_of(model, check)
-    exact, round_but = BACKENDS[backend](model, backbone, images, seen, calibration, track)
+    round_but = BACKENDS[backend](model, backbone, images, seen, calibration, track)
     header = Header(backbone.spec, "int8", cost_of(backbone), runtime=backend)
 
     def made(float_layers: Sequence[str]) -> OnnxBackbone:
@@ -95,21 +97,26 @@ def quantize(
     def error(candidate: OnnxBackbone) -> float:
         return map_error(reference, [found.numpy() for found in candidate(check)])
 
+    def ranked() -> list[LayerError]:
+        free = [layer for layer in roundable_layers(model) if layer not in asked]
+        return rank_layers(free, round_but, reference, check, track=track)
+
+    def fewest(ranking: Sequence[LayerError], limit: MaxDrop) -> FloatSearch[OnnxBackbone]:
+        worst_first = [each.layer for each in ranking]
+        return fewest_float(len(worst_first), lambda count: made([*asked, *worst_first[:count]]), limit)
+
     limit = max_drop
     if max_error is not None:
-        limit = MaxDrop("relative error of the maps", max_error, error)
-    ranking: list[LayerError] = []
-    search: FloatSearch[OnnxBackbone] | None = None
-    if limit is not None:
-        free = [layer for layer in roundable_layers(model) if layer not in asked]
-        ranking = rank_layers(free, round_but, reference, check, track=track)
-        worst_first = [each.layer for each in ranking]
-        search = fewest_float(len(free), lambda count: made([*asked, *worst_first[:count]]), limit)
+        limit = MaxDrop(_OF_MAPS, max_error, error)
+    ranking = ranked() if limit else []
+    search = fewest(ranking, limit) if limit else None
     found = search.best if search else made(asked)
     hurting = ranking[: search.count] if search else []
     errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
     if not max(errors) <= TOLERANCE:  # a NaN is no parity either
-        raise _off(exact, found, max(errors), check[:2])
+        ranking = ranking or ranked()
+        enough = fewest(ranking, MaxDrop(_OF_MAPS, TOLERANCE, error))
+        raise _off(backbone, max(errors), ranking[: enough.count], error(enough.best))
     method = calibration.method if backend == "onnxruntime" else "nncf"
     record = {
         "backend": backend,
@@ -154,25 +161,18 @@ def _why(model: onnx.ModelProto, asked: Sequence[str], hurting: Sequence[LayerEr
     return {**kernels, **dict.fromkeys(asked, ASKED), **{each.layer: f"{HURTS}: {each.error:.3f}" for each in hurting}}
 
 
-def _off(model: onnx.ModelProto, found: OnnxBackbone, worst: float, few: Tensor) -> CompressError:
-    """What to say of int8 maps that are off by `worst`, with the layer where it starts, seen on a few images."""
-    names = [value for node in model.graph.node for value in node.output]
-    # A rounded value is read behind its rounding, which is also where a ReLU that was merged into it clips.
-    behind = {f"{name}_DequantizeLinear_Output": name for name in names}
-    int8 = intermediate(found.model, [*names, *behind], few)
-    int8 = {**int8, **{behind[name]: value for name, value in int8.items() if name in behind}}
-    layer = first_layer_above(model, intermediate(model, names, few), int8, relative_error, TOLERANCE)
+def _off(backbone: Backbone, worst: float, hurting: Sequence[LayerError], best: float) -> CompressError:
+    """What to say of int8 maps that are off by `worst`, and by `best` if the layers that hurt most stay float."""
+    asked = " ".join(f"--keep-float {each.layer}" for each in hurting)
     return CompressError(
-        f"the int8 maps of this {found.spec.arch} have a relative error of {worst:.2f}, {TOLERANCE:g} is allowed; it "
-        f"starts in layer {layer}: keep it float (--keep-float), let --max-error choose, or calibrate otherwise"
+        f"the int8 maps of this {backbone.spec.arch} have a relative error of {worst:.2f}, {TOLERANCE:g} is allowed: "
+        f"{asked} brings it to {best:.2f}, `compress quantize --max-error` finds what a stricter limit takes, and more "
+        "images, or such as the detector sees, may calibrate better"
     )
 
 
-class Rounding(NamedTuple):
-    """How a backend rounds: the float model it starts from, and from the layers that stay float to the int8 model."""
-
-    exact: onnx.ModelProto
-    but: Callable[[Sequence[str]], onnx.ModelProto]
+RoundBut = Callable[[Sequence[str]], onnx.ModelProto]
+"""From the layers that stay float to the int8 model."""
 
 
 def _onnxruntime(
@@ -182,7 +182,7 @@ def _onnxruntime(
     places: Sequence[int],
     calibration: Calibration,
     track: Track,
-) -> Rounding:
+) -> RoundBut:
     exact, unrounded, floors = equalized(model, backbone.spec, images, places, track=track)
     pixelwise = over_pixels(exact, backbone.spec)
     seen = collect(pixelwise, backbone.spec, images, places, track=track)
@@ -196,7 +196,7 @@ def _onnxruntime(
         found = rounded(corrected(pixelwise, filters, seen.means, float_nodes), ranges, float_nodes)
         return in_one_step(found, backbone.spec)
 
-    return Rounding(exact, round_but)
+    return round_but
 
 
 def _openvino(
@@ -206,11 +206,11 @@ def _openvino(
     places: Sequence[int],
     calibration: Calibration,
     track: Track,
-) -> Rounding:
-    return Rounding(model, nncf_rounder(model, backbone, images, places))
+) -> RoundBut:
+    return nncf_rounder(model, backbone, images, places)
 
 
-Backend = Callable[[onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track], Rounding]
+Backend = Callable[[onnx.ModelProto, Backbone, Sequence[Any], Sequence[int], Calibration, Track], RoundBut]
 BACKENDS: dict[str, Backend] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 """By name, what chooses the rounding and writes the int8 model."""
 
