@@ -95,7 +95,7 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
 def _is_upright(image: Image.Image) -> bool:
     """Whether the pixels are stored as they are to be seen, and not as the camera was held."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
     except Exception:  # damage there says nothing of the pixels
         return True
 
