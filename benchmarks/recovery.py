@@ -26,6 +26,7 @@ from compress import RECOVERIES, Backbone
 from compress.pruning import Rule
 from compress.recovery.record import record_of
 from compress.training import TrainingSet
+from compress.training.optimizer import OPTIMIZERS
 from pipelines import machine
 from pipelines.console import ProgressBars
 from pipelines.data import open_categories
@@ -76,7 +77,7 @@ def auroc(slim: Backbone, datasets: Sequence[str], seed: int) -> tuple[float, fl
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     parent = compress.create_backbone(arguments.arch, weights=find_weights(arguments.arch, arguments.weights))
-    given = {name: getattr(arguments, name) for name in ("batch", "crop", "area", "frozen_norms")}
+    given = {name: getattr(arguments, name) for name in ("optimizer", "lr", "batch", "crop", "area", "frozen_norms")}
     recipe = replace(
         RECOVERIES["distill"].recipe, **{name: value for name, value in given.items() if value is not None}
     )
@@ -117,6 +118,8 @@ if __name__ == "__main__":
     parser.add_argument("--images", default="natural1k")
     parser.add_argument("--photographs", default="natural1k", help="what the maps' errors are measured on")
     parser.add_argument("--steps", type=int, default=RECOVERIES["distill"].steps)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--crop", type=int)
     parser.add_argument("--area", type=_area, help="least and largest share, such as 0.3,1")

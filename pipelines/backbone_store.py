@@ -26,7 +26,7 @@ from pipelines.quantizing import Quantizing
 from pipelines.slimming import Images, Slimming, forget, keeping_last_good, state_file
 
 # Raise it when the same inputs give another backbone, because training or a criterion changed.
-_PROTOCOL = 3
+_PROTOCOL = 4
 B = TypeVar("B", Backbone, OnnxBackbone)
 
 

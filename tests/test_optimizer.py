@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.training.muon import Muon, orthogonal
-from compress.training.optimizer import Optimizer
+from compress.training.optimizer import OPTIMIZERS, Optimizer
 
 
 def network() -> nn.Module:
@@ -91,6 +91,43 @@ def test_the_rest_goes_by_adamw() -> None:
     torch.testing.assert_close(module[3].bias, twin[3].bias)  # type: ignore[index]
 
 
+def test_a_relative_step_is_a_share_of_the_weight() -> None:
+    """A weight in front of a norm has no scale of its own: eight times as large, it moves eight times as far."""
+    module = network()
+    larger = copy.deepcopy(module)
+    with torch.no_grad():
+        larger[0].weight *= 8  # type: ignore[index,operator]
+    moves = []
+    for each in (module, larger):
+        before = each[0].weight.detach().clone()  # type: ignore[index,operator]
+        gradients(each)
+        Optimizer(each, "relative_muon", weight_decay=0.0).step(0.1)
+        moves.append((each[0].weight.detach() - before) / before.norm())  # type: ignore[index]
+    torch.testing.assert_close(moves[1], moves[0])
+    assert 0.07 < moves[0].norm() < 0.12  # the rate, but for what Newton-Schulz leaves of the singular values
+
+
+def test_a_convolution_of_zeros_moves_by_a_relative_step_too() -> None:
+    module = network()
+    nn.init.zeros_(module[0].weight)  # type: ignore[index,arg-type]
+    gradients(module)
+    Optimizer(module, "relative_muon", weight_decay=0.0).step(0.1)
+    assert module[0].weight.detach().square().mean().sqrt() == pytest.approx(1e-4, rel=0.3)  # type: ignore[index,operator]
+
+
+@pytest.mark.parametrize(("name", "share"), [("muon", 1.0), ("relative_muon", 0.3)])
+def test_what_is_no_dense_convolution_has_its_own_rate(name: str, share: float) -> None:
+    module = network()
+    twin = copy.deepcopy(module)
+    gradients(module)
+    gradients(twin)
+    Optimizer(module, name, weight_decay=0.0).step(0.1)
+    torch.optim.AdamW(twin.parameters(), share * 0.1, weight_decay=0.0).step()
+    for place in (1, 2):
+        for own, other in zip(module[place].parameters(), twin[place].parameters(), strict=True):  # type: ignore[index]
+            torch.testing.assert_close(own, other)
+
+
 def test_adamw_alone_steps_everything() -> None:
     module = network()
     twin = copy.deepcopy(module)
@@ -102,7 +139,7 @@ def test_adamw_alone_steps_everything() -> None:
         torch.testing.assert_close(own, other)
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_restored_optimizer_goes_on_bit_for_bit(name: str, layout: torch.memory_format) -> None:
     module = network().to(memory_format=layout)

@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import compress
+from compress.training.optimizer import REST
 from compress.training.training_set import HELD_OUT
 from pipelines.cli import app
 from reports import Run, render
@@ -139,7 +140,7 @@ def test_the_recipe_is_as_told() -> None:
     told = " ".join(PRUNING.split("### How it trains")[1].split("## In Python")[0].split())
     recipe = compress.RECOVERIES["distill"].recipe
     least, most = (round(100 * share) for share in recipe.area)
-    assert f"peak rate {recipe.lr:.0e} ".replace("e-0", "e-") in told
+    assert f"peak rate {recipe.lr} (a step is that share of the weight; AdamW takes {REST} of it" in told
     assert f"{recipe.warm_up} steps of warm-up" in told
     assert f"batches of {recipe.batch} random crops ({least} to {most} % of the area" in told
     assert f"at {recipe.crop} pixels" in told
@@ -148,7 +149,7 @@ def test_the_recipe_is_as_told() -> None:
     assert f"{recipe.holdout:.0%}".replace("%", " %") + " of the images (8 to 64) are held out" in told
     assert f"Every {recipe.check_every} steps" in told
     assert f"finetune`: {compress.RECOVERIES['finetune'].recipe.lr:.0e}".replace("e-0", "e-") in told
-    assert (recipe.optimizer, recipe.patience, HELD_OUT) == ("muon", 10, (8, 64))
+    assert (recipe.optimizer, recipe.patience, HELD_OUT) == ("relative_muon", 10, (8, 64))
 
 
 def test_methods_recoveries_and_fields_of_the_record_are_all_described() -> None:

@@ -14,7 +14,7 @@ from compress.recovery.record import digests, float_copy, keeping_last_good, rec
 from compress.training import Recipe, Report, Run, StageDistance, TrainingSet, find_device, train
 
 STEPS = 1500
-RECIPE = Recipe(batch=32, crop=112, area=(0.1, 0.6), frozen_norms=0.4)
+RECIPE = Recipe(optimizer="relative_muon", lr=0.015, batch=32, crop=112, area=(0.1, 0.6), frozen_norms=0.4)
 
 
 def distill(

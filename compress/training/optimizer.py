@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from compress.training.muon import Muon
 
-OPTIMIZERS = ("muon", "adamw")
+OPTIMIZERS = ("relative_muon", "muon", "adamw")
+REST = 0.3  # of relative_muon's rate, for what goes by AdamW
 _STEP = "step"  # the one thing remembered that is no tensor of the parameter's shape
 _REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
     Muon: {"momentum_buffer"},
@@ -25,6 +26,9 @@ class Optimizer:
     that the gradient is large in. Its steps have the size of AdamW's, so that one learning rate serves both. Depthwise
     and grouped convolutions, whose rows share no input, norms, biases and linear layers go by AdamW.
 
+    `relative_muon`: a convolution's step is a share of its weight, the learning rate. So one rate serves weights of
+    every scale. AdamW takes REST of the rate for what is left.
+
     Args:
         network: on its device and in its memory layout, which must not change from here on.
         name: one of OPTIMIZERS.
@@ -32,13 +36,15 @@ class Optimizer:
     """
 
     def __init__(self, network: nn.Module, name: str, *, weight_decay: float) -> None:
-        convolutions = list(_dense_convolutions(network)) if name == "muon" else []
+        convolutions = list(_dense_convolutions(network)) if name != "adamw" else []
         rest = [parameter for parameter in network.parameters() if not any(parameter is own for own in convolutions)]
         self._matrices = [(weight, nn.Parameter(_as_matrix(weight.detach()))) for weight in convolutions]
+        relative = name == "relative_muon"
+        self._rate_of_rest = REST if relative else 1.0
         self._parts: list[torch.optim.Optimizer] = []
         if self._matrices:
             flat = [matrix for _, matrix in self._matrices]
-            self._parts.append(Muon(flat, weight_decay=weight_decay))
+            self._parts.append(Muon(flat, weight_decay=weight_decay, relative=relative))
         if rest:
             self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True))
 
@@ -54,8 +60,9 @@ class Optimizer:
         for weight, matrix in self._matrices:
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad.to(memory_format=_layout(weight)))
         for part in self._parts:
+            own = rate if isinstance(part, Muon) else rate * self._rate_of_rest
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = own
             part.step()
 
     def state(self) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        optimizer: `muon` or `adamw`, see `compress.training.optimizer`.
-        lr: at its peak; above 0.
+        optimizer: `relative_muon`, `muon` or `adamw`, see `compress.training.optimizer`.
+        lr: at its peak; above 0. Of `relative_muon` a share of each weight, of the others an absolute rate.
         batch: images a step, at least 2 (batch norm needs more than one).
         crop: side of the training crops in pixels, at least 32.
         area: least and largest share of an image's area that a crop covers, in (0, 1].
