@@ -15,7 +15,8 @@ from compress.training import Recipe, Run, TrainingSet, digest_of, find_device, 
 from compress.weights import WeightsOrigin
 from compress.weights.fetched import sha256_of_state
 
-RECIPE = Recipe(batch=32, crop=112, check_every=250)  # small crops and many: textures need no more
+# Small crops and many, as textures need no more; and steps enough for a network's own momentum.
+RECIPE = Recipe(batch=32, crop=112, check_every=250, least_momentum=0.0)
 
 
 @torch.inference_mode(False)

@@ -128,7 +128,7 @@ def train(
     device = find_device(run.device)
     request = {**request, **run.asked(), "images": images.fingerprint()}
     session = _Session(student.float().to(device).to(memory_format=torch.channels_last), loss, images, run, device)
-    with _own_generators(device), ThreadPoolExecutor(1) as ahead:
+    with _own_generators(device), _least_momentum(student, run.recipe.least_momentum), ThreadPoolExecutor(1) as ahead:
         if run.checkpoint is None or not session.resume(run.checkpoint, request):
             session.check()
         done = session.outcome.steps
@@ -264,10 +264,27 @@ def _own_generators(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _least_momentum(network: nn.Module, least: float) -> Iterator[None]:
+    """Batch norms whose running statistics follow at least so fast; None, a mean over all, stays."""
+    slow = [norm for norm in _batch_norms(network) if norm.momentum is not None and norm.momentum < least]
+    own = [norm.momentum for norm in slow]
+    for norm in slow:
+        norm.momentum = least
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(slow, own, strict=True):
+            norm.momentum = momentum
+
+
 def _freeze_norms(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.eval()
+    for norm in _batch_norms(network):
+        norm.eval()
+
+
+def _batch_norms(network: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    return (layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
 
 
 def _copy(network: nn.Module) -> State:
