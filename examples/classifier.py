@@ -27,7 +27,7 @@ def main() -> None:
     dense = compress.create_backbone("mobilenet_v3_small", weights="bundled")
     slim = compress.prune(dense, ratio=0.25)
     net = compress.as_classifier(slim, classes=2)
-    net = compress.train_classifier(net, striped(48), steps=20, recipe=RECIPE)  # some hundreds in earnest
+    net = compress.train_classifier(net, striped(48), steps=150, recipe=RECIPE)
 
     test = striped(32)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (net.backbone.mean, net.backbone.std))

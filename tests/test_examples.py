@@ -11,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# What a script prints, in part.
+# What a script prints, in part, as patterns.
 SAYS = {
     "plain_module": ["layer2: 64 channels at stride 8", "47 of 47 tensors have gradients", "exported: True"],
     "timm_model": ["layer1: 32 channels at stride 4", "the same maps: True\nthe same maps: True"],
     "your_own_cnn": ["parameters became", "refused: inspector.safetensors: __main__:Inspector", "the same maps: True"],
-    "classifier": ["of 32 new images are told apart", "the backbone's record: finetune"],
+    "classifier": [r"(9\d|100)% of 32 new images are told apart", "the backbone's record: finetune"],
 }
 
 
@@ -28,7 +28,7 @@ def test_runs_and_says(name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     for line in SAYS[name]:
-        assert line in done.stdout, done.stdout
+        assert re.search(line, done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("name", SAYS)
