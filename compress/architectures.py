@@ -77,10 +77,15 @@ def find_architecture(name: str) -> Architecture:
     """The registered architecture `name`, else timm's network of that name.
 
     Raises:
-        CompressError: nobody knows `name`, or its features are not maps at strides 8 and 16.
+        CompressError: nobody knows `name`, it is a file's, or its features are not maps at strides 8 and 16.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    if name.endswith((".safetensors", ".onnx")):
+        raise CompressError(
+            f"{name!r} is a file, and an architecture is asked for, such as resnet18: compress evaluate takes slim "
+            "networks as files, and a file of plain weights goes to --weights"
+        )
     import timm  # slow, and not needed for the registered ones of torchvision
 
     from compress.networks import timm_factory

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from anomaly import Category, open_dataset
 from anomaly.progress import Track
-from compress.errors import CompressError
+from anomaly.samples import GOOD
+from compress.errors import CompressError, some_of
 from pipelines.console import note
 from pipelines.places import cache_folder, find_dataset
 
@@ -21,10 +23,13 @@ def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Trac
     """
     if not datasets:
         raise CompressError("no dataset given: --dataset generated is the embedded one")
+    places = [find_dataset(name) for name in datasets]
+    # One folder under two spellings is read once.
+    own = {Path(place).resolve() if Path(place).is_dir() else place: place for place in reversed(places)}
     categories = [
         category
-        for name in datasets
-        for category in open_dataset(find_dataset(name), cache=cache_folder(), only=only, track=track)
+        for place in sorted(own.values(), key=places.index)
+        for category in open_dataset(place, cache=cache_folder(), only=only, track=track)
     ]
     names = Counter((category.dataset, category.name) for category in categories)
     twice = [f"{dataset}/{category}" for (dataset, category), count in names.items() if count > 1]
@@ -33,7 +38,14 @@ def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Trac
     for category in categories:
         name = f"{category.dataset}/{category.name}"
         if not category.is_two_sided:
-            note(f"{name}: the test split holds good or defective images alone, so its image metrics are n/a")
+            note(f"{name}: {_one_sided(category)}, so its image metrics are n/a")
         elif not category.has_masks:
             note(f"{name}: no masks, so its pixel metrics are n/a")
     return categories
+
+
+def _one_sided(category: Category) -> str:
+    kinds = sorted({sample.kind for sample in category.test})
+    if kinds == [GOOD]:
+        return "all test images are good"
+    return f"all test images are defective (of {some_of(kinds)}; good ones lie in a folder called {GOOD})"

@@ -86,11 +86,14 @@ class SweepPlan:
         for name in _LISTS:
             if not getattr(self, name):
                 raise CompressError(f"the sweep has no {name}: give at least one")
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))  # what is there twice runs once
         if (asked := math.prod(len(getattr(self, name)) for name in _LISTS)) > _MOST:
             raise CompressError(
                 f"the sweep asks for {asked:,} runs, the limit is {_MOST:,}: split it, or shorten a list"
             )
-        self.slimmings()  # refuses ratios, methods, recoveries and scopes that there are not
+        for method in self.methods:
+            find_method(method)  # ratio 0 alone asks for none
+        self.slimmings()  # refuses ratios, recoveries and scopes that there are not
         if self.steps is not None and not any(map(_trains, self.recovers)):
             raise CompressError(f"steps {self.steps}, but no recovery to spend them on: add distill, or drop them")
         if self.one_shot and not any(find_method(name).penalty for name in self.methods):

@@ -23,6 +23,7 @@ from pipelines.sweep_plan import INT8, SweepPlan
 
 # What makes rows of one version comparable; raise it when the same inputs give other numbers.
 _PROTOCOL = 2
+_LONGEST = 100  # characters that a dataset and its category have in a file's name, of which no more than 255 may be
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ def _key(backbone: str, settings: DetectorSettings, data: str) -> str:
 
 
 def _slug(backbone: str, category: Category) -> str:
-    # Folder names come from outside: only plain characters reach a file name.
+    # Folder names come from outside: only plain characters, and not too many, reach a file name.
     name = f"{category.dataset}-{category.name}"
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
-    if plain != name:  # names that differ only in other characters must not share a file
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:_LONGEST]
+    if plain != name:  # names that differ only in what was replaced or cut off must not share a file
         plain += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
     return f"{backbone}-{plain}"

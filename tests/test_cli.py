@@ -202,6 +202,7 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
     evaluate = ("evaluate", ARCH, *RANDOM)
     prune = ("prune", "--arch", ARCH, *RANDOM)
     Path("empty").mkdir()
+    twin = Path(shutil.copytree(tiny_dataset, Path("other", tiny_dataset.name)))
     Path("plan.toml").write_text("ratios = [0]")
     Path("text.safetensors").write_text("not an artifact")
     cases = [
@@ -213,7 +214,7 @@ def test_refusals_are_one_line(tiny_dataset: Path) -> None:
         ("No such option: --ratoi", (*prune, "--ratoi", 0.5)),
         ("Did you mean 'prune'", ("prun",)),
         ("no dataset given", (*evaluate, "--dataset", "", "-o", "row.json")),
-        ("is there twice", (*evaluate, "--dataset", f"{tiny_dataset},{tiny_dataset}")),
+        ("is there twice", (*evaluate, "--dataset", f"{tiny_dataset},{twin}")),
         ("--ratios beside a TOML plan", ("sweep", "plan.toml", "--ratios", "0.1")),
         ("goes to --weights", ("profile", "resnet18.pth")),
         ("ratio nan is outside [0, 1)", (*prune, "--ratio", "nan")),

@@ -145,6 +145,13 @@ def test_what_failed_under_other_settings_is_forgotten_once_these_are_asked_for_
     assert (len(runs), failures) == (1, [])
 
 
+def test_what_is_asked_for_twice_is_run_once() -> None:
+    twice = ("magnitude",) * 2
+    plan = SweepPlan(methods=twice, recovers=("none", "none"), ratios=(0.5, 0.5), seeds=(0, 0, 1))
+    assert (plan.methods, plan.recovers, plan.ratios, plan.seeds) == (("magnitude",), ("none",), (0.5,), (0, 1))
+    assert len(plan.slimmings()) == 1
+
+
 def test_the_origin_is_run_once_for_all_methods() -> None:
     plan = SweepPlan(methods=("magnitude", "random"), ratios=(0.5, 0.0, 0.3))
     made = [s and (s.method, s.ratio) for s in plan.slimmings()]
@@ -162,7 +169,9 @@ def test_the_origin_is_run_once_for_all_methods() -> None:
     [
         ({"archs": ()}, "no archs"),
         ({"archs": ("resnet19",)}, "did you mean resnet18"),
+        ({"archs": ("slim.safetensors",)}, "is a file"),
         ({"methods": ("magnitud",)}, "did you mean magnitude"),
+        ({"methods": ("magnitud",), "ratios": (0.0,)}, "did you mean magnitude"),
         ({"coreset": 5.0}, r"coreset ratio 5\.0 is outside"),
         ({"seeds": (-1,)}, "seed -1 is outside"),
         ({"ratios": (0.5, 1.0)}, r"ratio 1\.0 is outside"),
@@ -235,10 +244,10 @@ def test_results_that_are_none_are_listed_and_left_out(plan: SweepPlan, tmp_path
 
 def test_names_that_differ_in_odd_characters_only_are_different_files(plan: SweepPlan) -> None:
     category = open_dataset(plan.datasets[0], cache=Path(), only=plan.categories)[0]
-    names = ["a b", "a_b", "瓶", "罐"]
+    names = ["a b", "a_b", "瓶", "罐", "a" * 250, "a" * 249 + "b"]
     slugs = {sweep_runs._slug("n-dense-s0", dataclasses.replace(category, name=name)) for name in names}
     assert len(slugs) == len(names)
-    assert all(slug.isascii() for slug in slugs)
+    assert all(slug.isascii() and len(slug) < 150 for slug in slugs)
 
 
 @pytest.mark.parametrize("damage", ["zeros", "nested", "bomb", "types"])
