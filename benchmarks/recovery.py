@@ -118,7 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", default="natural1k")
     parser.add_argument("--photographs", default="natural1k", help="what the maps' errors are measured on")
     parser.add_argument("--steps", type=int, default=RECOVERIES["distill"].steps)
-    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="each wants an --lr of its own")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--crop", type=int)

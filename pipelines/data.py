@@ -23,12 +23,12 @@ def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Trac
     """
     if not datasets:
         raise CompressError("no dataset given: --dataset generated is the embedded one")
-    places = [find_dataset(name) for name in datasets]
-    # One folder under two spellings is read once.
-    own = {Path(place).resolve() if Path(place).is_dir() else place: place for place in reversed(places)}
+    own: dict[Path | str, str] = {}  # one folder under two spellings is read once
+    for place in map(find_dataset, datasets):
+        own.setdefault(Path(place).resolve() if Path(place).is_dir() else place, place)
     categories = [
         category
-        for place in sorted(own.values(), key=places.index)
+        for place in own.values()
         for category in open_dataset(place, cache=cache_folder(), only=only, track=track)
     ]
     names = Counter((category.dataset, category.name) for category in categories)

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from prunecore_runtime.errors import ImageError
 from prunecore_runtime.regular_file import why_no_file
@@ -27,6 +27,17 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # Modes that stand for a colour or grey image of 8 bits a channel.
 _EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"}
 _READ = "PNG, JPEG, BMP, TIFF and WebP are read"
+# By the orientation in EXIF; 1 is upright. Pillow's exif_transpose writes the EXIF anew, and fails where it is damaged.
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps it, once a PNG's header is read
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -63,7 +74,7 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
             raise ImageError(f"image {complaint}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: the limit is checked here
-            image = Image.open(file, formats=FORMATS)
+            image: Image.Image = Image.open(file, formats=FORMATS)
             if not image.width * image.height:
                 raise ImageError(f"image {file} has {image.width} x {image.height} pixels: replace or remove it")
             if image.width * image.height > MAX_PIXELS:
@@ -73,10 +84,11 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
                 )
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            if decode or not _is_upright(image):
+            if decode or _turn(image, decode=False) is not None:
                 image.load()
-                if not _is_upright(image):
-                    ImageOps.exif_transpose(image, in_place=True)
+                if (turn := _turn(image)) is not None:  # Pillow itself turns a TIFF, as it is decoded
+                    kind, image = image.format, image.transpose(turn)
+                    image.format = kind
         return image
     except ImageError:
         raise
@@ -92,12 +104,17 @@ def open_image(file: Path, *, decode: bool = True, at_least: int | None = None) 
         raise ImageError(f"image {file} is truncated or damaged ({error}): replace or remove it") from error
 
 
-def _is_upright(image: Image.Image) -> bool:
-    """Whether the pixels are stored as they are to be seen, and not as the camera was held."""
+def _turn(image: Image.Image, *, decode: bool = True) -> Image.Transpose | None:
+    """What brings the pixels from how the camera was held to how they are to be seen.
+
+    A PNG may tell it behind its pixels; unless `decode`, that is not looked for.
+    """
+    if image.format == "PNG" and not decode and not _EXIF.intersection(image.info):
+        return None
     try:
-        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damage there says nothing of the pixels
-        return True
+        return None
 
 
 def resized(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:

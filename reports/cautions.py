@@ -26,8 +26,11 @@ def _mixed(summary: Summary) -> Iterator[str]:
     """Settings whose mean is of unlike experiments: what a row says of them, and what only its command may."""
     for group in summary.groups:
         label, apart = summary.label(group), "report them from folders of their own"
+        # One command may differ within itself: a recovery stops early, an index follows the size of its bank.
+        of_categories = [here for here in _parts(group.rows, "category").values() if len(_values(here, "command")) > 1]
         for name, told in _EXPERIMENT.items():
-            if len(values := _distinct(text(row, name) for row in group.rows)) > 1:
+            values = max((_values(here, name) for here in of_categories), key=len, default=[])
+            if len(values) > 1:
                 yield f"{label} is a mean over runs with different {told} ({_some(values)}): {apart}."
         parts = sorted(_parts(group.rows, "category", "seed").items())
         if repeated := [f"{category} with seed {seed}" for (category, seed), here in parts if len(here) > 1]:
@@ -86,6 +89,10 @@ def _parts(rows: list[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:
     for row in rows:
         parts.setdefault(tuple(text(row, name) for name in names), []).append(row)
     return parts
+
+
+def _values(rows: list[Row], name: str) -> list[str]:
+    return _distinct(text(row, name) for row in rows)
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from anomaly import AnomalyError, Sample
 from anomaly.images import list_images, load_batches, load_image, load_mask, normalise, read_image, read_mask
@@ -139,6 +139,32 @@ def test_an_image_is_seen_as_its_exif_turns_it(tmp_path: Path, suffix: str, orie
     shown = load_mask(Sample(file, "scratch", mask)).numpy()
     blue = load_image(file).numpy()[2] > 127
     assert (shown == blue).mean() > 0.98
+
+
+def test_sixteen_bits_are_turned_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = np.zeros((40, 60), np.uint16)
+    stored[:, :30] = 200 << 8
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    seen = np.asarray(read_image(tmp_path / "a.png"))
+    assert seen.shape == (60, 40, 3)
+    assert (seen[:30] == 200).all()
+    assert (seen[30:] == 0).all()
+
+
+def test_for_a_size_only_the_header_of_a_png_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert images_module.open_image(tmp_path / "a.png", decode=False).size == (40, 20)
+
+
+def test_an_image_is_turned_though_the_rest_of_its_exif_is_damaged(tmp_path: Path) -> None:
+    """Orientation 6, and a second entry of a type that there is not."""
+    entries = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00" + b"\x01\x31\x00\x63\xff\xff\xff\xff\x00\x00\x00\x00"
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x02" + entries + b"\x00\x00\x00\x00"
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").size == (20, 40)
 
 
 def test_damage_in_exif_is_no_damage_of_the_pixels(tmp_path: Path) -> None:

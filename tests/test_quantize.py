@@ -265,6 +265,15 @@ def test_broken_maps_are_refused_with_the_layers_that_mend_them(
 
 
 @pytest.mark.usefixtures("traced_once")
+def test_broken_maps_that_no_layer_mends_are_refused_with_another_cure(
+    backbone: compress.Backbone, images: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procedure, "TOLERANCE", 1e-9)
+    with pytest.raises(CompressError, match=r"is allowed: give more images to calibrate on"):
+        compress.quantize(backbone, images, keep_float=["conv1"])
+
+
+@pytest.mark.usefixtures("traced_once")
 def test_openvino_makes_the_same_kind_of_file(
     backbone: compress.Backbone, images: list[Tensor], tmp_path: Path
 ) -> None:

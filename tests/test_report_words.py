@@ -84,10 +84,12 @@ def test_cautions() -> None:
 )
 def test_a_mean_of_unlike_experiments_is_told(field: str, values: tuple[object, object], told: str) -> None:
     first, second = values
-    mixed = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **{field: second})]))
+    other = {field: second, "command": "compress evaluate another.safetensors"}
+    mixed = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **other)]))
     assert f"magnitude 0.5 is a mean over runs with {told}: report them from folders of their own." in mixed
-    alike = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **{field: first})]))
-    assert "is a mean over runs" not in alike
+    for alike in ({"seed": 1, field: second}, {"category": "b", **other}, {"seed": 1, **other, field: first}):
+        told = " ".join(summary_text([run(), half(**{field: first}), half(**alike)]))  # type: ignore[arg-type]
+        assert "is a mean over runs" not in told
 
 
 def test_several_runs_of_one_seed_are_told() -> None:

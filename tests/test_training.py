@@ -322,7 +322,7 @@ def test_norms_are_frozen_for_the_last_share_of_the_steps() -> None:
     assert norm.num_batches_tracked == 6
 
 
-@pytest.mark.parametrize(("own", "while_training"), [(0.01, 0.1), (0.3, 0.3), (None, None)])
+@pytest.mark.parametrize(("own", "while_training"), [(0.01, 0.1), (0.3, 0.3), (0.0, 0.0), (None, None)])
 def test_running_statistics_do_not_lag_in_a_short_training(own: float | None, while_training: float | None) -> None:
     """MobileNetV3's momentum of 0.01 has half of what it began with left after 70 steps."""
     recipe = Recipe(lr=1e-2, batch=4, crop=32, warm_up=2, holdout=0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,7 +74,7 @@ def quantize(
     Raises:
         CompressError: too few images, a pattern that matches nothing, a limit that cannot be met, an operator without
             ONNX form, or maps that are off by more than half their norm; the message names the fewest layers that
-            bring them within it by staying float.
+            bring them within it by staying float, where that can be found by trying each.
     """
     calibration = calibration or Calibration()
     check_backend(backend, calibration)
@@ -99,7 +101,7 @@ def quantize(
 
     def ranked() -> list[LayerError]:
         free = [layer for layer in roundable_layers(model) if layer not in asked]
-        return rank_layers(free, round_but, reference, check, track=track)
+        return rank_layers(free, lambda but: round_but([*asked, *but]), reference, check, track=track)
 
     def fewest(ranking: Sequence[LayerError], limit: MaxDrop) -> FloatSearch[OnnxBackbone]:
         worst_first = [each.layer for each in ranking]
@@ -114,9 +116,16 @@ def quantize(
     hurting = ranking[: search.count] if search else []
     errors = [relative_error(one, other.numpy()) for one, other in zip(reference, found(check), strict=True)]
     if not max(errors) <= TOLERANCE:  # a NaN is no parity either
-        ranking = ranking or ranked()
-        enough = fewest(ranking, MaxDrop(_OF_MAPS, TOLERANCE, error))
-        raise _off(backbone, max(errors), ranking[: enough.count], error(enough.best))
+        cure = "give more images to calibrate on, or such as the detector sees, or stay with float"
+        if math.isfinite(max(errors)) and backend == "onnxruntime":  # NNCF calibrates anew for every choice of layers
+            with contextlib.suppress(CompressError):  # no choice helps
+                ranking = ranking or ranked()
+                enough = fewest(ranking, MaxDrop(_OF_MAPS, TOLERANCE, error))
+                cure = _cure(ranking[: enough.count], dict(enough.trials)[enough.count])
+        raise CompressError(
+            f"the int8 maps of this {backbone.spec.arch} have a relative error of {max(errors):.2f}, "
+            f"{TOLERANCE:g} is allowed: {cure}"
+        )
     method = calibration.method if backend == "onnxruntime" else "nncf"
     record = {
         "backend": backend,
@@ -161,13 +170,11 @@ def _why(model: onnx.ModelProto, asked: Sequence[str], hurting: Sequence[LayerEr
     return {**kernels, **dict.fromkeys(asked, ASKED), **{each.layer: f"{HURTS}: {each.error:.3f}" for each in hurting}}
 
 
-def _off(backbone: Backbone, worst: float, hurting: Sequence[LayerError], best: float) -> CompressError:
-    """What to say of int8 maps that are off by `worst`, and by `best` if the layers that hurt most stay float."""
-    asked = " ".join(f"--keep-float {each.layer}" for each in hurting)
-    return CompressError(
-        f"the int8 maps of this {backbone.spec.arch} have a relative error of {worst:.2f}, {TOLERANCE:g} is allowed: "
-        f"{asked} brings it to {best:.2f}, `compress quantize --max-error` finds what a stricter limit takes, and more "
-        "images, or such as the detector sees, may calibrate better"
+def _cure(hurting: Sequence[LayerError], error: float) -> str:
+    options = " ".join(f"--keep-float {each.layer}" for each in hurting)
+    return (
+        f"{options} (beside what is kept already) brings it to {error:.2f}; `compress quantize --max-error` finds what "
+        "a stricter limit takes"
     )
 
 

@@ -266,8 +266,8 @@ def _own_generators(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _least_momentum(network: nn.Module, least: float) -> Iterator[None]:
-    """Batch norms whose running statistics follow at least so fast; None, a mean over all, stays."""
-    slow = [norm for norm in _batch_norms(network) if norm.momentum is not None and norm.momentum < least]
+    """Batch norms follow at least so fast; those that take the mean over all (None) or hold what they have (0) stay."""
+    slow = [norm for norm in _batch_norms(network) if norm.momentum is not None and 0 < norm.momentum < least]
     own = [norm.momentum for norm in slow]
     for norm in slow:
         norm.momentum = least
