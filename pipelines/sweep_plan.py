@@ -122,7 +122,8 @@ class SweepPlan:
             self._slimming(method, recover, ratio)
             for method in self.methods
             for recover in self.recovers
-            for ratio in sorted({*self.ratios} - {0.0})
+            for ratio in sorted(self.ratios)
+            if ratio != 0
         ]
 
     def detector(self, seed: int) -> DetectorSettings:

@@ -23,10 +23,11 @@ _LARGEST = 8 * MAX_PIXELS  # bytes: four channels of 16 bits, not packed
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 # What these hold, whatever they are called. Pillow would try 40 formats more, and start Ghostscript for one of them.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_READ = "PNG, JPEG, BMP, TIFF and WebP are read"
 
 # Modes that stand for a colour or grey image of 8 bits a channel.
 _EIGHT_BIT = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX"}
-_READ = "PNG, JPEG, BMP, TIFF and WebP are read"
+_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 # By the orientation in EXIF; 1 is upright. Pillow's exif_transpose writes the EXIF anew, and fails where it is damaged.
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +39,6 @@ _TURNS: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps it, once a PNG's header is read
-_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def read_image(file: Path, *, at_least: int | None = None) -> Image.Image:

@@ -42,10 +42,10 @@ def _mixed(summary: Summary) -> Iterator[str]:
 
 def _data(rows: list[Row]) -> Iterator[str]:
     for (dataset, category), here in sorted(_parts(rows, "dataset", "category").items()):
-        if len(values := _distinct(text(row, "data_fingerprint") for row in here)) > 1:
+        if len(values := _values(here, "data_fingerprint")) > 1:
             yield f"The runs on {dataset}, {category} used different data ({_some(values)})."
     for (arch, dataset, category), here in sorted(_parts(rows, "arch", "dataset", "category").items()):
-        if len(values := _distinct(text(row, "bank_size") for row in here)) > 1:
+        if len(values := _values(here, "bank_size")) > 1:
             yield f"The runs of {arch} on {dataset}, {category} kept memory banks of different sizes ({_some(values)})."
 
 

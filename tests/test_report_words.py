@@ -88,8 +88,8 @@ def test_a_mean_of_unlike_experiments_is_told(field: str, values: tuple[object, 
     mixed = " ".join(summary_text([run(), half(**{field: first}), half(seed=1, **other)]))
     assert f"magnitude 0.5 is a mean over runs with {told}: report them from folders of their own." in mixed
     for alike in ({"seed": 1, field: second}, {"category": "b", **other}, {"seed": 1, **other, field: first}):
-        told = " ".join(summary_text([run(), half(**{field: first}), half(**alike)]))  # type: ignore[arg-type]
-        assert "is a mean over runs" not in told
+        words = " ".join(summary_text([run(), half(**{field: first}), half(**alike)]))  # type: ignore[arg-type]
+        assert "is a mean over runs" not in words
 
 
 def test_several_runs_of_one_seed_are_told() -> None:
