@@ -34,8 +34,11 @@ class Sample:
 class Category:
     """One object or surface: good images to learn from, good and defective ones to be judged on.
 
+    Attributes:
+        test: empty where a detector is only to be fitted.
+
     Raises:
-        AnomalyError: no images to train or to test with, or masks for some defective images and not for others.
+        AnomalyError: no images to train with, or masks for some defective images and not for others.
     """
 
     dataset: str
@@ -44,15 +47,23 @@ class Category:
     test: tuple[Sample, ...]
 
     def __post_init__(self) -> None:
-        for split, samples in (("train", self.train), ("test", self.test)):
-            if not samples:
-                raise AnomalyError(f"{self.dataset}/{self.name} has no {split} images: add some")
+        if not self.train:
+            raise AnomalyError(f"{self.dataset}/{self.name} has no train images: add some")
         unmasked = [sample.image for sample in self.test if sample.is_defective and sample.mask is None]
         if unmasked and any(sample.mask for sample in self.test):
             raise AnomalyError(
                 f"{self.dataset}/{self.name}: {len(unmasked)} defective images have no mask while others have, "
                 f"{unmasked[0]} first: add theirs or remove all masks"
             )
+
+    def require_test(self) -> None:
+        """Refuses a category that nothing can be judged on.
+
+        Raises:
+            AnomalyError: no test images.
+        """
+        if not self.test:
+            raise AnomalyError(f"{self.dataset}/{self.name} has no test images: add some, or choose another category")
 
     @property
     def has_masks(self) -> bool:

@@ -14,11 +14,15 @@ from pipelines.console import note
 from pipelines.places import cache_folder, find_dataset
 
 
-def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Track) -> list[Category]:
+def open_categories(
+    datasets: Sequence[str], only: Sequence[str], *, train_only: bool = False, track: Track
+) -> list[Category]:
     """The categories of all `datasets`, or those named in `only`; says which metrics will be n/a.
 
+    With `train_only` nothing is judged: see `open_dataset`.
+
     Raises:
-        AnomalyError: no such dataset or category.
+        AnomalyError: no such dataset or category, or one without test images.
         CompressError: none, or two of one name.
     """
     if not datasets:
@@ -29,12 +33,14 @@ def open_categories(datasets: Sequence[str], only: Sequence[str], *, track: Trac
     categories = [
         category
         for place in own.values()
-        for category in open_dataset(place, cache=cache_folder(), only=only, track=track)
+        for category in open_dataset(place, cache=cache_folder(), only=only, train_only=train_only, track=track)
     ]
     names = Counter((category.dataset, category.name) for category in categories)
     twice = [f"{dataset}/{category}" for (dataset, category), count in names.items() if count > 1]
     if twice:
         raise CompressError(f"{twice[0]} is there twice, and results bear that name: rename one of the folders")
+    if train_only:
+        return categories
     for category in categories:
         name = f"{category.dataset}/{category.name}"
         if not category.is_two_sided:

@@ -142,7 +142,11 @@ def evaluate(
     The anomaly maps of the whole test split are held, once, until the metrics are known: with the masks 5 bytes for
     each of the images x 224 x 224 pixels, 150 MB for 583 images. `settings.memory` bounds the rest of the prediction.
     `decoded` keeps the images for other backbones; what it holds is no part of the row's memory.
+
+    Raises:
+        AnomalyError: no test images, a damaged one, or settings that make no detector.
     """
+    category.require_test()
     if decoded:
         decoded.fill(sample.image for sample in (*category.train, *category.test))
     load, held = (decoded, decoded.bytes) if decoded else (load_image, 0)

@@ -96,6 +96,31 @@ def test_empty_splits_are_refused(mvtec: Path, gone: str, split: str) -> None:
         _open(mvtec)
 
 
+def test_a_category_without_a_test_folder_is_for_fitting_alone(mvtec: Path) -> None:
+    whole = _open(mvtec, "bottle")
+    shutil.rmtree(mvtec / "cable" / "test")
+    shutil.rmtree(mvtec / "cable" / "ground_truth")
+    assert _open(mvtec, "bottle") == whole
+    for folder, only in ((mvtec, ()), (mvtec, ("cable",)), (mvtec / "cable", ())):
+        with pytest.raises(AnomalyError, match=r"/cable has no test images: add some, or choose another category"):
+            _open(folder, *only)
+    bottle, cable = open_dataset(str(mvtec), cache=mvtec / "no-cache", train_only=True)
+    assert bottle == whole[0]
+    assert [sample.image.name for sample in cable.train] == [sample.image.name for sample in bottle.train]
+    assert cable.test == ()
+    assert not cable.is_two_sided
+
+
+def test_all_good_images_of_a_plain_folder_train_where_nothing_is_judged(plain: Path) -> None:
+    (judged,) = _open(plain)
+    assert open_dataset(str(plain), cache=plain / "no-cache", train_only=True) == [judged]
+    shutil.rmtree(plain / "bad")
+    (fitted,) = open_dataset(str(plain), cache=plain / "no-cache", train_only=True)
+    assert [sample.image.name for sample in fitted.train] == [f"{index}.png" for index in range(10)]
+    assert fitted.test == ()
+    assert _open(plain)[0].train == judged.train
+
+
 def test_a_plain_folder_is_split_the_same_way_every_time(plain: Path) -> None:
     (category,) = _open(plain)
     assert len(category.train) == 7

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -504,6 +505,15 @@ def test_fit_export_and_predict_as_a_user_types_them(tiny_dataset: Path, images:
     assert refused.exit_code == 2
     assert "did you mean int8" in refused.stderr
     assert run("fit", *backbone, "--category", "printed_grid", "--quantile", 1, "-o", file).exit_code == 2
+
+
+def test_good_images_alone_are_enough_for_fit(tiny_dataset: Path, tmp_path: Path) -> None:
+    good = shutil.copytree(tiny_dataset / "printed_grid" / "train" / "good", tmp_path / "grids" / "good")
+    backbone = ("--backbone", "mobilenet_v3_small", "--weights", "none", "--dataset", good.parent)
+    fitted = run("fit", *backbone, "--bank-size", 30, "-o", tmp_path / "grid.detector")
+    assert fitted.exit_code == 0, fitted.output
+    assert "held-out scores of 6 good images" in fitted.stdout
+    assert "n/a" not in fitted.stderr
 
 
 BLOCKED = """

@@ -29,10 +29,10 @@ class Named:
 
 @dataclass(frozen=True)
 class Layout:
-    """A folder layout."""
+    """A folder layout. `read(folder, train_only)` is told whether anything is to be judged, as `open_dataset` is."""
 
     matches: Callable[[Path], bool]
-    read: Callable[[Path], list[Category]]
+    read: Callable[[Path, bool], list[Category]]
     summary: str
 
 
@@ -45,32 +45,48 @@ DATASETS: dict[str, Named] = {
 """Datasets that have a name of their own."""
 
 LAYOUTS: dict[str, Layout] = {
-    "mvtec": Layout(is_mvtec, read_mvtec, "CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND"),
-    "folder": Layout(is_plain_folder, read_folder, "good/, bad/ and, if there are masks, masks/"),
+    "mvtec": Layout(
+        is_mvtec,
+        lambda folder, train_only: read_mvtec(folder),
+        "CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND",
+    ),
+    "folder": Layout(
+        is_plain_folder,
+        lambda folder, train_only: read_folder(folder, train_only=train_only),
+        "good/, bad/ and, if there are masks, masks/",
+    ),
 }
 """Layouts of a folder, in the order in which `open_dataset` tries them."""
 
 
-def open_dataset(name: str, *, cache: str | Path, only: Sequence[str] = (), track: Track = quiet) -> list[Category]:
+def open_dataset(
+    name: str, *, cache: str | Path, only: Sequence[str] = (), train_only: bool = False, track: Track = quiet
+) -> list[Category]:
     """The categories of a named dataset or of a folder.
 
     Args:
         name: a name in `DATASETS`, or a folder in one of `LAYOUTS`.
         cache: where a generated dataset is kept; made on demand.
         only: names of the categories wanted; all by default.
+        train_only: for a detector that nobody judges here: a category needs no test images, and where a folder has
+            nothing in bad/ all of good/ trains.
 
     Raises:
-        AnomalyError: no such dataset or category, or a folder in no known layout.
+        AnomalyError: no such dataset or category, a folder in no known layout, or a category without test images.
     """
     try:
-        categories = DATASETS[name].read(Path(cache), track) if name in DATASETS else _read_folder(Path(name))
+        read = DATASETS[name].read(Path(cache), track) if name in DATASETS else _read_folder(Path(name), train_only)
     except OSError as error:
         raise AnomalyError(f"cannot read dataset {name}: {error.strerror} ({error.filename})") from error
-    by_name = {category.name: category for category in categories}
+    by_name = {category.name: category for category in read}
     for wanted in only:
         if wanted not in by_name:
             raise AnomalyError(f"{name} has no category {wanted!r}: choose from {', '.join(by_name)}")
-    return [category for category in categories if not only or category.name in only]
+    chosen = [category for category in read if not only or category.name in only]
+    if not train_only:
+        for category in chosen:
+            category.require_test()
+    return chosen
 
 
 def fingerprint(category: Category) -> str:
@@ -91,13 +107,13 @@ def fingerprint(category: Category) -> str:
     return digest.hexdigest()
 
 
-def _read_folder(folder: Path) -> list[Category]:
+def _read_folder(folder: Path, train_only: bool) -> list[Category]:
     if not folder.is_dir():
         near = difflib.get_close_matches(str(folder), DATASETS, n=1, cutoff=0.5)
         guess = f"did you mean {near[0]}?" if near else f"named datasets are {', '.join(DATASETS)}"
         raise AnomalyError(f"no dataset {str(folder)!r}, and no folder of that name: {guess}")
     for layout in LAYOUTS.values():
         if layout.matches(folder):
-            return layout.read(folder)
+            return layout.read(folder, train_only)
     layouts = "; ".join(f"{name}: {layout.summary}" for name, layout in LAYOUTS.items())
     raise AnomalyError(f"{folder} is in no known layout. {layouts}")

@@ -17,9 +17,10 @@ def is_plain_folder(folder: Path) -> bool:
     return (folder / GOOD).is_dir()
 
 
-def read_folder(folder: Path) -> list[Category]:
+def read_folder(folder: Path, *, train_only: bool = False) -> list[Category]:
     """The one category in `folder`. Of the good images a fixed random 70 % train, the rest and all of bad/ test.
 
+    With `train_only` and nothing in bad/ all good images train.
     Masks lie in masks/ under the bad image's name, as `NAME.png` or `NAME_mask.png`: for all or for none.
 
     Raises:
@@ -31,7 +32,7 @@ def read_folder(folder: Path) -> list[Category]:
     bad = list_images(folder / BAD) if (folder / BAD).is_dir() else []
     if not bad and (folder / BAD).is_dir() and any((folder / BAD).iterdir()):
         raise AnomalyError(f"{folder / BAD} holds no images: put them right into it, not into folders of their own")
-    train, held_out = split_good(good)
+    train, held_out = (tuple(good), ()) if train_only and not bad else split_good(good)
     defective = [Sample(image, BAD, _mask_of(folder, image)) for image in bad]
     if (folder / MASKS).is_dir() and any((folder / MASKS).iterdir()) and not any(sample.mask for sample in defective):
         raise AnomalyError(f"{folder / MASKS} holds no mask of a bad image: name them like the images, NAME.png")

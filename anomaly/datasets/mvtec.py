@@ -1,4 +1,7 @@
-"""The MVTec AD folder layout: CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND/NAME_mask.png."""
+"""The MVTec AD folder layout: CATEGORY/train/good, CATEGORY/test/KIND, CATEGORY/ground_truth/KIND/NAME_mask.png.
+
+Without CATEGORY/test a detector can be fitted, and nothing be judged.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,15 @@ def read_mvtec(folder: Path, dataset: str | None = None) -> list[Category]:
 
 
 def _is_category(folder: Path) -> bool:
-    return (folder / "train" / GOOD).is_dir() and (folder / "test").is_dir()
+    return (folder / "train" / GOOD).is_dir()
 
 
 def _read_category(folder: Path, dataset: str) -> Category:
     train = tuple(Sample(image, GOOD) for image in list_images(folder / "train" / GOOD))
+    tests = folder / "test"
     test = tuple(
         Sample(image, kind.name, _mask_of(folder, kind.name, image))
-        for kind in sorted(child for child in (folder / "test").iterdir() if child.is_dir())
+        for kind in (sorted(child for child in tests.iterdir() if child.is_dir()) if tests.is_dir() else ())
         for image in list_images(kind)
     )
     return Category(dataset, folder.resolve().name, train, test)

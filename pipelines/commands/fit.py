@@ -37,6 +37,9 @@ def fit(
 
     compress fit --backbone slim.safetensors --dataset bottles/ -o bottle.detector
 
+    A folder with good/ alone will do: all of it trains. Where there are bad/ images too, 30 % of the good ones stay
+    unseen, to be judged on with them.
+
     Scores on int8 features differ from those on float ones; by how much, on good training images and on painted
     defects, is told and recorded where the float network is given as well:
 
@@ -63,7 +66,7 @@ def fit(
         require_origin(network, float_network)
     settings = FitSettings(coreset, bank_size, seed, quantile)
     with ProgressBars() as bars:
-        categories = open_categories((dataset,), listed(category) or (), track=bars.track)
+        categories = open_categories((dataset,), listed(category) or (), train_only=True, track=bars.track)
         if len(categories) != 1:
             names = ", ".join(each.name for each in categories)
             raise CompressError(f"a detector is fitted on one category, not on {names}: choose with --category")
